@@ -1,0 +1,188 @@
+"""The words of adreg as frozen records; nothing here touches disk, database or torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from adreg.errors import UsageError
+
+Json = dict[str, Any]
+SubjectKind = Literal["object", "person", "style"]
+JobKind = Literal["train", "score", "generate", "merge", "publish"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+_SLUG = re.compile(r"[^a-z0-9]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+class Progress(Protocol):
+    """How long work says where it is; `values` are figures worth showing (losses, rates)."""
+
+    def __call__(self, stage: str, step: int, total: int, **values: float) -> None: ...
+
+
+def silent(stage: str, step: int, total: int, **values: float) -> None:
+    """A Progress that tells nobody."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A diffusion model adapters are trained on.
+
+    `modules` maps every 2-D weight an adapter could change, as "unet.<path>" or
+    "text_encoder.text_model.<path>", to its (out, in) shape; 1x1 convolutions count as 2-D.
+    """
+
+    name: str
+    path: Path
+    family: str
+    digest: str
+    components: Mapping[str, str]
+    prediction_type: str
+    modules: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What an adapter teaches: a trigger token such as "<rex>" and its class word."""
+
+    trigger: str
+    class_word: str
+    kind: SubjectKind = "object"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What was learnt for one or more concepts on one base."""
+
+    digest: str
+    path: Path
+    format: str
+    base_digest: str | None
+    base_name: str | None
+    family: str
+    concepts: tuple[Concept, ...]
+    method: str | None
+    rank: int
+    modules: int
+    state: str = "present"
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    line: str | None = None
+    continued_from: str | None = None
+    source: str | None = None
+    spec: Json = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def triggers(self) -> list[str]:
+        return [concept.trigger for concept in self.concepts]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete model with adapters merged in."""
+
+    digest: str
+    path: Path
+    method: str
+    adapters: tuple[str, ...]
+    base_digest: str
+    base_name: str
+    concepts: tuple[Concept, ...]
+    recipe: Json
+    name: str | None = None
+    state: str = "present"
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A stored copy of a folder of images of one thing."""
+
+    digest: str
+    name: str
+    class_word: str
+    kind: SubjectKind
+    path: Path
+    images: tuple[str, ...]
+    source: str
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A named, versioned measurement (`kps/1`) with all its inputs recorded."""
+
+    name: str
+    value: float
+    artefact: str
+    base: str
+    scorer: str
+    inputs: Json
+    details: Json
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture made with an artefact, kept with what made it."""
+
+    artefact: str
+    blob: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work; `attempt` fences stale workers out, `failures` is the retry budget."""
+
+    id: int
+    kind: JobKind
+    key: str
+    state: JobState
+    attempt: int
+    failures: int
+    request: Json
+    error: Json | None = None
+    result: Json | None = None
+    worker: str | None = None
+    lease_until: float = 0.0
+    created: str = ""
+    updated: str = ""
+
+
+def slug(text: str) -> str:
+    """Lower case letters and digits joined by hyphens.
+
+    Raises UsageError where nothing is left.
+    """
+    cleaned = _SLUG.sub("-", text.casefold()).strip("-")
+    if not cleaned:
+        raise UsageError(
+            f"{text!r} leaves no letters or digits for a name", remedy="pass --name NAME"
+        )
+    return cleaned
+
+
+def trigger_for(name: str) -> str:
+    """The trigger token `<slug>` of a concept's name."""
+    return f"<{slug(name)}>"
+
+
+def check_name(name: str) -> str:
+    """The name itself, where it is fit to be shown, typed and put into a path.
+
+    Raises UsageError for anything but letters, digits, '.', '_' and '-'.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no usable name",
+            remedy="use letters, digits, '.', '_' and '-', at most 96 of them",
+        )
+    return name

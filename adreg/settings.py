@@ -1,0 +1,105 @@
+"""Where adreg keeps things and what it does unasked: flags over environment over adreg.toml.
+
+`adreg.toml` is read from the working directory, else from the home folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from adreg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every command starts from; each field but `home` may stand in adreg.toml."""
+
+    home: Path
+    base: str = "pocket"
+    scorer: str = ""
+    device: str = "auto"
+    method: str = "cat"
+    settle_seconds: float = 3.0
+    lease_seconds: float = 30.0
+
+    @property
+    def database(self) -> Path:
+        return self.home / "registry.db"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def staging(self) -> Path:
+        # Inside the store's file system, so that publishing is a rename.
+        return self.home / "staging"
+
+    @property
+    def locks(self) -> Path:
+        return self.home / "locks"
+
+
+def load_settings(
+    environ: Mapping[str, str] = os.environ, cwd: Path | None = None, **flags: Any
+) -> Settings:
+    """Defaults, then adreg.toml, then ADREG_* variables, then the flags that are not None.
+
+    Raises UsageError naming file and key where a value cannot be meant.
+    """
+    home = environ.get("ADREG_HOME") or platformdirs.user_data_path("adreg")
+    settings = Settings(home=Path(home).expanduser().absolute())
+    file = _settings_file(cwd or Path.cwd(), settings.home)
+    if file is not None:
+        settings = _apply(settings, read_toml(file), str(file))
+    from_environ = {
+        field.name: environ[f"ADREG_{field.name.upper()}"]
+        for field in fields(Settings)
+        if field.name != "home" and environ.get(f"ADREG_{field.name.upper()}")
+    }
+    settings = _apply(settings, from_environ, "environment ADREG_*")
+    return _apply(settings, {k: v for k, v in flags.items() if v is not None}, "flags")
+
+
+def _settings_file(cwd: Path, home: Path) -> Path | None:
+    return next((f for f in (cwd / "adreg.toml", home / "adreg.toml") if f.is_file()), None)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Raises UsageError naming the file where it is no TOML."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not valid TOML: {error}") from error
+
+
+def _apply(settings: Settings, values: Mapping[str, Any], origin: str) -> Settings:
+    known = {field.name: field.type for field in fields(Settings) if field.name != "home"}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(
+                f"{origin}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}"
+            )
+        settings = replace(settings, **{key: _convert(origin, key, value, str(known[key]))})
+    return settings
+
+
+def _convert(origin: str, key: str, value: Any, wanted: str) -> Any:
+    if wanted != "float":
+        if not isinstance(value, str):
+            raise UsageError(f"{origin}: {key} must be text, not {value!r}")
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{origin}: {key} must be a number, not {value!r}") from None
+    if not 0 <= number < float("inf"):
+        raise UsageError(f"{origin}: {key} must be a number of seconds, not {value!r}")
+    return number
