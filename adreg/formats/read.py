@@ -1,0 +1,83 @@
+"""An adapter file as factors by the base's own module names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adreg.domain import Json
+from adreg.errors import ArtifactError
+from adreg.formats.factors import Factors
+from adreg.formats.header import Header, read_tensor_bytes
+from adreg.formats.probe import Probe, match, probe, token_shape
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """What an adapter does to a base.
+
+    `factors` maps module keys to low-rank factors (fp32, every scale folded into up), sorted by
+    key; `tokens` maps triggers to embeddings (n_vectors x dim); `manifest` is formats.manifest's.
+    `convolutions` names the modules that are 1x1 convolutions: their factors are matrices here,
+    but a file must give them their two kernel axes back or diffusers cannot load it.
+    """
+
+    factors: Mapping[str, Factors]
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    manifest: Json = field(default_factory=dict)
+    convolutions: frozenset[str] = frozenset()
+
+
+def read_adapter(path: Path, base_modules: Mapping[str, tuple[int, int]]) -> AdapterWeights:
+    """Read an adapter for a base whose modules have these (out, in) shapes.
+
+    Raises what `probe` and `match` raise, and ArtifactError, naming file and key, for values
+    that are not finite. Nothing stays mapped to the file.
+    """
+    found = probe(path)
+    matched = match(found, base_modules)
+    factors = {module: _factors(found, raw) for module, raw in matched.items()}
+    convolutions = frozenset(
+        module
+        for module, raw in matched.items()
+        if len(found.header.tensors[found.parts[raw].down].shape) == 4
+    )
+    tokens = {trigger: _token(found.header, key) for trigger, key in found.tokens.items()}
+    return AdapterWeights(factors, tokens, found.manifest, convolutions)
+
+
+def _factors(found: Probe, raw: str) -> Factors:
+    parts = found.parts[raw]
+    down, up = (_tensor(found.header, key).flatten(1) for key in (parts.down, parts.up))
+    return Factors(_finite(found.path, parts.up, up * found.scales[raw]), down)
+
+
+def _token(header: Header, key: str) -> Tensor:
+    return _tensor(header, key).reshape(token_shape(header.tensors[key]))
+
+
+def _tensor(header: Header, key: str) -> Tensor:
+    """One tensor in fp32, owning its memory."""
+    info = header.tensors[key]
+    flat = torch.frombuffer(bytearray(read_tensor_bytes(header, key)), dtype=_DTYPES[info.dtype])
+    return _finite(header.path, key, flat.reshape(info.shape).float())
+
+
+def _finite(path: Path, key: str, values: Tensor) -> Tensor:
+    if not torch.isfinite(values).all():
+        raise ArtifactError(
+            f"{path} holds values that are not finite (key {key!r})",
+            remedy="the training diverged or the file is damaged: use another copy",
+        )
+    return values
