@@ -1,0 +1,74 @@
+"""One SQLite connection, set up the same way every time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from sqlite_utils import Database
+
+from adreg.errors import ArtifactError, ExternalError
+from adreg.registry.migrations import migrations
+
+BUSY_MILLISECONDS = 15_000
+
+
+def open_database(path: Path) -> Database:
+    """Opens the registry's database, makes its folder (0700) and brings its tables up to date.
+
+    Raises ArtifactError where the file is no SQLite database, ExternalError where it cannot be
+    written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        db = Database(path, execute_plugins=False, recursive_triggers=False)
+        _set_up(db, path)
+    except sqlite3.DatabaseError as error:
+        raise _explain(path, error) from error
+    except OSError as error:
+        raise ExternalError(
+            f"{path}: {error.strerror}", remedy="set ADREG_HOME elsewhere"
+        ) from error
+    return db
+
+
+def _set_up(db: Database, path: Path) -> None:
+    db.conn.row_factory = sqlite3.Row
+    db.conn.execute(f"pragma busy_timeout={BUSY_MILLISECONDS}")
+    db.conn.execute("pragma foreign_keys=on")
+    if migrations.pending(db):
+        # Two processes that both see a pending migration would both run it: one lock, and
+        # `apply` looks again once it is held.
+        with FileLock(f"{path}.migrate.lock"):
+            db.conn.execute("pragma journal_mode=wal")
+            migrations.apply(db)
+        os.chmod(path, 0o600)
+
+
+def _explain(path: Path, error: sqlite3.DatabaseError) -> ArtifactError | ExternalError:
+    if isinstance(error, sqlite3.OperationalError):
+        return ExternalError(f"{path}: {error}", remedy="is the disk full or read-only?")
+    return ArtifactError(f"{path}: {error}", remedy="move the file away or restore a backup")
+
+
+@contextmanager
+def immediate(db: Database) -> Iterator[None]:
+    """A write transaction that takes the lock at once.
+
+    A deferred BEGIN that reads and then writes fails with "database is locked" whenever another
+    process wrote in between; BEGIN IMMEDIATE waits its turn. Nested use joins the outer one.
+    """
+    if db.conn.in_transaction:
+        yield
+        return
+    db.conn.execute("begin immediate")
+    try:
+        yield
+    except BaseException:
+        db.conn.rollback()
+        raise
+    db.conn.commit()
