@@ -1,0 +1,365 @@
+"""Publishing with the real client, over HTTP, against tests.hub_server."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants, snapshot_download
+
+from adreg.domain import Json, silent
+from adreg.errors import AdregError, ConflictError, ExternalError, UsageError
+from adreg.publish.card import Kind
+from adreg.publish.files import Upload
+from adreg.publish.hub import check_endpoint, check_repo, publish
+from tests.hub_server import DROP, Blob, HubServer
+
+REPO = "me/trio"
+README = b"---\nlicense: apache-2.0\n---\n\n# trio\n"
+WEIGHTS = bytes(range(256)) * 8
+
+
+def files(weights: bytes = WEIGHTS) -> list[Upload]:
+    return [
+        Upload("README.md", README),
+        Upload("images/0.png", b"\x89PNG pixels"),
+        Upload("unet/diffusion_pytorch_model.safetensors", weights),
+    ]
+
+
+def put(hub: HubServer, uploads: list[Upload] | None = None, **changes: Any) -> Json:
+    settings: dict[str, Any] = {"message": "trio", "private": True, "endpoint": hub.url}
+    kind: Kind = "checkpoint"
+    return publish(kind, REPO, uploads or files(), progress=silent, **(settings | changes))
+
+
+def refused(hub: HubServer, **changes: Any) -> AdregError:
+    """The error of a publication that fails; it names repository and endpoint, and no token."""
+    with pytest.raises(AdregError) as caught:
+        put(hub, **changes)
+    error = caught.value
+    assert REPO in error.message
+    assert hub.url in error.message
+    assert error.remedy
+    return error
+
+
+def everything(error: BaseException) -> str:
+    """All that a traceback, a log or a careless print could show of an error."""
+    return f"{''.join(traceback.format_exception(error))}{vars(error)!r}{error!r}" + "".join(
+        everything(other) for other in (error.__cause__, error.__context__) if other
+    )
+
+
+def test_one_commit_with_all_files_private_by_default(hub: HubServer, tmp_path: Path) -> None:
+    done = put(hub)
+    repo = hub.repos[REPO]
+    assert repo.private
+    assert [commit.summary for commit in repo.commits] == ["initial commit", "trio"]
+    assert done == {
+        "repo": REPO,
+        "url": f"{hub.url}/{REPO}",
+        "commit": repo.head.oid,
+        "changed": True,
+        "visibility": "private",
+        "files": [upload.path for upload in files()],
+        "removed": [],
+        "notices": [],
+    }
+    assert list(hub.objects) == [blob.sha256 for blob in repo.head.files.values() if blob.lfs]
+    folder = snapshot_download(
+        REPO, endpoint=hub.url, token=hub.token, cache_dir=tmp_path / "cache"
+    )
+    for upload in files():
+        assert (Path(folder) / upload.path).read_bytes() == upload.content
+
+
+def test_a_second_run_makes_no_commit(hub: HubServer) -> None:
+    first, second = put(hub), put(hub)
+    assert second == first | {"changed": False}
+    assert len(hub.repos[REPO].commits) == 2
+    assert hub.count("commit") == 1
+
+
+def test_a_change_is_one_more_commit_that_uploads_only_what_changed(hub: HubServer) -> None:
+    put(hub)
+    uploaded = hub.count("lfs_put")
+    done = put(hub, files(WEIGHTS[::-1]))
+    assert done["changed"]
+    assert hub.count("lfs_put") == uploaded + 1
+    assert len(hub.repos[REPO].commits) == 3
+
+
+def test_large_files_go_up_in_parts(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+    hub.chunk_size = 1000
+    put(hub)
+    assert hub.count("lfs_part") == 3
+    assert hub.objects[hashlib.sha256(WEIGHTS).hexdigest()] == WEIGHTS
+
+
+def test_public_only_when_asked(hub: HubServer) -> None:
+    assert put(hub, private=False)["visibility"] == "public"
+    assert not hub.repos[REPO].private
+
+
+def test_a_private_repository_stays_private_and_that_is_said(hub: HubServer) -> None:
+    put(hub, private=True)
+    done = put(hub, private=False)
+    assert hub.repos[REPO].private
+    assert done["visibility"] == "private"
+    (notice,) = done["notices"]
+    assert REPO in notice
+
+
+def test_nothing_private_goes_into_a_public_repository(hub: HubServer) -> None:
+    put(hub, private=False)
+    commits = len(hub.repos[REPO].commits)
+    with pytest.raises(ConflictError, match="is public") as caught:
+        put(hub, private=True)
+    assert "--public" in str(caught.value.remedy)
+    assert len(hub.repos[REPO].commits) == commits
+
+
+def test_files_of_an_earlier_publication_go_and_the_users_stay(hub: HubServer) -> None:
+    put(hub)
+    repo = hub.repos[REPO]
+    old = {"unet/old.safetensors": Blob(b"old", True), "LICENSE": Blob(b"mine", False)}
+    repo.add("by hand", repo.head.files | old)
+    done = put(hub)
+    assert done["removed"] == ["unet/old.safetensors"]
+    assert done["changed"]
+    assert set(repo.head.files) == {u.path for u in files()} | {"LICENSE", ".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "remedy"),
+    [
+        ("whoami", 401, "hf auth login"),
+        ("create", 401, "hf auth login"),
+        ("create", 403, "write access"),
+        ("info", 404, "--repo"),
+        ("preupload", 403, "write access"),
+        ("lfs_batch", 403, "write access"),
+        ("lfs_put", 403, "write access"),
+        ("lfs_verify", 404, "--repo"),
+        ("commit", 401, "hf auth login"),
+        ("commit", 403, "write access"),
+        ("commit", 404, "--repo"),
+        ("commit", 400, "what it says"),
+        ("validate", 400, "what it says"),
+    ],
+)
+def test_a_refusal_is_said_at_once(hub: HubServer, route: str, status: int, remedy: str) -> None:
+    hub.fail(route, status)
+    error = refused(hub)
+    assert isinstance(error, ExternalError)
+    assert not error.retryable
+    assert str(status) in error.message
+    assert remedy in (error.remedy or "")
+    assert hub.count(route) <= 2  # one of each of two large files; a refusal is never retried
+    assert REPO not in hub.repos or len(hub.repos[REPO].commits) == 1
+
+
+@pytest.mark.parametrize("route", ["create", "commit"])
+@pytest.mark.parametrize("status", [429, 500, 503, DROP])
+def test_what_may_pass_is_tried_again(hub: HubServer, route: str, status: int) -> None:
+    hub.fail(route, status, times=1)
+    assert put(hub)["changed"]
+    assert hub.count(route) == 2
+
+
+@pytest.mark.parametrize("route", ["create", "commit"])
+@pytest.mark.parametrize("status", [500, DROP])
+def test_what_does_not_pass_ends_after_three_tries(hub: HubServer, route: str, status: int) -> None:
+    hub.fail(route, status)
+    error = refused(hub)
+    assert isinstance(error, ExternalError)
+    assert error.retryable
+    assert hub.count(route) == 3
+
+
+@pytest.mark.parametrize("route", ["preupload", "lfs_batch", "lfs_put"])
+@pytest.mark.parametrize("status", [500, DROP])
+def test_what_the_client_tries_again_itself_is_left_to_it(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, route: str, status: int
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # its waits add up to 23 s
+    hub.fail(route, status)
+    uploads = [files()[0], files()[2]]  # one large file, so one upload
+    error = refused(hub, uploads=uploads)
+    assert error.retryable
+    assert hub.count(route) == 6
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: HubServer) -> None:
+    hub.lose_answer("commit")
+    done = put(hub)
+    assert done["changed"]
+    assert len(hub.repos[REPO].commits) == 2
+    assert done["commit"] == hub.repos[REPO].head.oid
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_repository_that_moved_is_a_conflict(hub: HubServer, status: int) -> None:
+    hub.fail("commit", status)
+    assert isinstance(refused(hub), ConflictError)
+
+
+def test_a_commit_somebody_made_meanwhile_is_not_overwritten(hub: HubServer) -> None:
+    put(hub)
+    repo = hub.repos[REPO]
+    theirs = repo.head.files | {"README.md": Blob(b"theirs", False)}
+    hub.meanwhile("commit", lambda: repo.add("theirs", theirs))
+    assert isinstance(refused(hub, uploads=files(WEIGHTS[::-1])), ConflictError)
+    assert repo.head.files["README.md"].content == b"theirs"
+
+
+def test_no_token(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    error = refused(hub)
+    assert isinstance(error, ExternalError)
+    assert "hf auth login" in (error.remedy or "")
+    assert hub.requests == []
+
+
+def test_a_trusted_publisher_that_gets_no_token(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "me/trio")
+    assert isinstance(refused(hub), ExternalError)
+    assert hub.requests == []
+
+
+def test_a_token_of_nobody_and_a_read_only_one(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.role = "read"
+    assert "may only read" in refused(hub).message
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "401" in refused(hub).message
+    assert [route for route, _ in hub.requests] == ["whoami", "whoami"]
+
+
+def test_a_repository_of_somebody_else(hub: HubServer) -> None:
+    with pytest.raises(ExternalError, match="403") as caught:
+        publish(
+            "checkpoint",
+            "you/trio",
+            files(),
+            message="x",
+            private=True,
+            endpoint=hub.url,
+            progress=silent,
+        )
+    assert not caught.value.retryable
+    assert hub.objects == {}
+
+
+def test_a_hub_that_is_not_there(hub: HubServer) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ExternalError, match=f"cannot reach {REPO} at {url}") as caught:
+            put(hub, endpoint=url)
+    assert caught.value.retryable
+
+
+def test_a_server_that_is_no_hub(hub: HubServer) -> None:
+    """It answers everything, in words of its own."""
+    hub.fail("whoami", 200)
+    hub.fail("create", 200)
+    error = refused(hub)
+    assert isinstance(error, ExternalError)
+    assert not error.retryable
+    assert "HF_ENDPOINT" in (error.remedy or "")
+    assert hub.count("create") == 0
+
+
+def test_an_answer_the_client_does_not_understand(hub: HubServer) -> None:
+    hub.fail("create", 200)
+    error = refused(hub)
+    assert isinstance(error, ExternalError)
+    assert "HF_ENDPOINT" in (error.remedy or "")
+
+
+def test_offline_mode(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    error = refused(hub)
+    assert "HF_HUB_OFFLINE" in (error.remedy or "")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("repo", ["trio", "a/b/c", "me/tri o", "me/--", "", "me/x.git", "../x"])
+def test_ids_the_hub_would_not_take(repo: str) -> None:
+    with pytest.raises(UsageError, match="repositor"):
+        check_repo(repo)
+
+
+@pytest.mark.parametrize("endpoint", ["hub", "ftp://hub", "http://", "http://a b", "http://x?y"])
+def test_endpoints_that_are_none(endpoint: str) -> None:
+    with pytest.raises(UsageError, match="endpoint"):
+        check_endpoint(endpoint)
+
+
+def test_an_endpoint_with_credentials_is_not_even_quoted() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_endpoint("http://alice:secret@hub")
+    assert "secret" not in repr(vars(caught.value))
+
+
+@pytest.fixture
+def all_logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Every record of every logger, also of those that do not propagate."""
+    names = ["huggingface_hub", "httpx2", "httpcore2", "adreg"]
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+        logger.setLevel(logging.DEBUG)
+    yield caplog
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("token", ["hf_plantedPlanted", "planted.Token", "hf_planted\x01planted"])
+@pytest.mark.parametrize("route", ["whoami", "create", "preupload", "lfs_put", "commit"])
+def test_the_token_shows_nowhere(
+    hub: HubServer,
+    all_logs: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    token: str,
+    route: str,
+) -> None:
+    """Not even where the server quotes it back."""
+    hub.token = token
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.fail(route, 403, message=f"bad token {token} (Bearer {token})")
+    error = refused(hub)
+    out, err = capfd.readouterr()
+    seen = f"{everything(error)}{out}{err}{all_logs.text}"
+    assert "lanted" not in seen
+
+
+def test_a_result_and_its_logs_hold_no_token(
+    hub: HubServer, all_logs: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = put(hub)
+    out, err = capfd.readouterr()
+    assert hub.token not in f"{done}{out}{err}{all_logs.text}"
+    assert all_logs.text  # the client did log, so there was something to find
+
+
+def test_the_clients_settings_are_put_back(hub: HubServer) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    before = constants.HF_HUB_DISABLE_XET, are_progress_bars_disabled()
+    put(hub)
+    assert (constants.HF_HUB_DISABLE_XET, are_progress_bars_disabled()) == before
