@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adreg.domain import check_name, slug, trigger_for
+from adreg.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Rex", "rex"), ("Duck Toy", "duck-toy"), ("  a__b ", "a-b"), ("dog6", "dog6")],
+)
+def test_slug(text: str, expected: str) -> None:
+    assert slug(text) == expected
+    assert trigger_for(text) == f"<{expected}>"
+
+
+def test_nothing_left_is_refused() -> None:
+    with pytest.raises(UsageError, match="leaves no letters"):
+        slug("—…")
+
+
+@given(st.text(max_size=40))
+def test_a_slug_is_a_usable_name_and_its_own_slug(text: str) -> None:
+    try:
+        made = slug(text)
+    except UsageError:
+        return
+    assert slug(made) == made
+    assert check_name(made[:96]) == made[:96]
