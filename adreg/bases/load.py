@@ -1,0 +1,71 @@
+"""A base's folder as a live pipeline on a device: frozen, silent, never from the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from adreg.errors import ArtifactError, ExternalError, UsageError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises UsageError for no such name and ExternalError for a device this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"no device {name!r}", remedy="use auto, cpu, cuda, cuda:0 or mps"
+        ) from None
+    if not _present(device):
+        raise ExternalError(f"device {name} is not available here", remedy="use --device auto")
+    return device
+
+
+def _present(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def load_pipeline(
+    path: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Any:
+    """The Stable Diffusion pipeline in a diffusers folder, in eval mode, nothing trainable.
+
+    Raises ArtifactError where diffusers cannot read the folder.
+    """
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            str(path),
+            dtype=dtype,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ArtifactError(
+            f"{path}: diffusers cannot read this folder: {error}",
+            remedy="give a folder that StableDiffusionPipeline.save_pretrained wrote",
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.eval().requires_grad_(False)
+    return pipe.to(device)

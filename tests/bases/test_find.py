@@ -1,0 +1,205 @@
+"""Bases and scorers found by name or folder, and told apart by content."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adreg.bases.find import COMPONENTS, find_base, find_scorer, reference
+from adreg.errors import ArtifactError, NotFoundError
+from adreg.pocket.paths import BASE_DIR, SCORER_DIR
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return tiny.sd15_pipeline()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, pipe: Any) -> Path:
+    folder = tmp_path_factory.mktemp("bases") / "little"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of a saved base that a test may break."""
+    return Path(shutil.copytree(saved, tmp_path / "little"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_modules_are_those_of_the_live_pipeline(saved: Path, pipe: Any) -> None:
+    base = find_base(str(saved))
+    assert base.modules == tiny.modules_of(pipe)
+    assert list(base.modules) == sorted(base.modules)
+    attention = [name for name in base.modules if ".attn" in name and name.startswith("unet.")]
+    assert len(attention) == 128
+    assert (base.name, base.path) == ("little", saved.resolve())
+    assert (base.family, base.prediction_type) == ("width-32", "epsilon")
+    assert tuple(base.components) == COMPONENTS
+
+
+def test_text_encoders_of_both_spellings(folder: Path, pipe: Any) -> None:
+    before = find_base(str(folder)).modules
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    bare = {key.removeprefix("text_model."): value for key, value in tensors.items()}
+    for prefix in ("", "text_model."):
+        save_file({prefix + key: value for key, value in bare.items()}, path)
+        assert find_base(str(folder)).modules == before
+
+
+def test_sharded_weights(pipe: Any, folder: Path) -> None:
+    before = find_base(str(folder)).modules
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    pipe.unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    shards = sorted((folder / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert find_base(str(folder)).modules == before
+    shards[0].unlink()
+    with pytest.raises(ArtifactError, match=shards[0].name):
+        find_base(str(folder))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", 3])
+def test_a_shard_index_that_points_elsewhere(pipe: Any, folder: Path, name: object) -> None:
+    pipe.unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    edit(index, lambda value: value["weight_map"].update({"x": name}))
+    with pytest.raises(ArtifactError, match="no usable weight_map"):
+        find_base(str(folder))
+
+
+def test_the_digest_is_of_content(saved: Path, folder: Path) -> None:
+    base = find_base(str(saved))
+    moved = folder.rename(folder.parent / "elsewhere")
+    edit(moved / "unet" / "config.json", lambda value: value.update(_diffusers_version="0.1"))
+    (moved / "README.md").write_text("notes")
+    (moved / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"never loaded")
+    assert find_base(str(moved)).digest == base.digest
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_one_changed_weight_changes_one_component(
+    saved: Path, folder: Path, component: str
+) -> None:
+    path = next((folder / component).glob("*.safetensors"))
+    tensors = load_file(path)
+    key = min(tensors)
+    tensors[key] = tensors[key] + 1e-3 * torch.ones_like(tensors[key])
+    save_file(tensors, path, {"format": "pt"})
+    before, after = find_base(str(saved)), find_base(str(folder))
+    changed = [name for name in COMPONENTS if before.components[name] != after.components[name]]
+    assert changed == [component]
+    assert before.digest != after.digest
+
+
+def test_scheduler_and_tokenizer_count(saved: Path, folder: Path) -> None:
+    config = folder / "scheduler" / "scheduler_config.json"
+    edit(config, lambda value: value.update(prediction_type="v_prediction"))
+    base = find_base(str(folder))
+    assert base.prediction_type == "v_prediction"
+    assert base.components["scheduler"] != find_base(str(saved)).components["scheduler"]
+    edit(config, lambda value: value.update(prediction_type="sample"))
+    with pytest.raises(ArtifactError, match="'sample'"):
+        find_base(str(folder))
+
+
+def test_known_digests_are_taken_as_they_are(saved: Path) -> None:
+    found = find_base(str(saved))
+    (saved / "unet" / "config.json").write_text("{}")
+    again = find_base(str(saved), components=found.components)
+    assert again.digest == found.digest
+    assert find_base(str(saved)).digest != found.digest
+
+
+def test_pocket_is_pocket_by_its_folder_too() -> None:
+    pocket = find_base("pocket")
+    assert find_base(str(pocket.path)) == pocket
+    assert reference(pocket) == "pocket"
+
+
+def test_what_is_no_base(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no model_index\.json"):
+        find_base(str(tmp_path))
+    with pytest.raises(NotFoundError):
+        find_base(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text_encoder_2": ["transformers", "CLIPTextModel"], "_class_name": "StableDiffusionXL"},
+        {"unet": None, "_class_name": "FluxPipeline"},
+    ],
+)
+def test_other_pipelines(folder: Path, change: dict[str, Any]) -> None:
+    edit(folder / "model_index.json", lambda value: value.update(change))
+    with pytest.raises(ArtifactError, match=change["_class_name"]):
+        find_base(str(folder))
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
+def test_broken_json(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(ArtifactError, match=name):
+        find_base(str(folder))
+
+
+def test_weights_that_are_pickles(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+    with pytest.raises(ArtifactError, match=r"no diffusion_pytorch_model\.safetensors") as caught:
+        find_base(str(folder))
+    assert "save_pretrained" in (caught.value.remedy or "")
+
+
+def test_a_missing_component(folder: Path) -> None:
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(ArtifactError, match="vae is missing"):
+        find_base(str(folder))
+
+
+def test_truncated_weights(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="truncated"):
+        find_base(str(folder))
+
+
+def test_scorers(tmp_path: Path, saved: Path) -> None:
+    folder = tiny.scorer_folder(tmp_path / "clip")
+    path, digest = find_scorer(str(folder))
+    assert path == folder.resolve()
+    assert find_scorer(str(folder)) == (path, digest)
+    tiny.scorer_folder(tmp_path / "other", seed=1)
+    assert find_scorer(str(tmp_path / "other"))[1] != digest
+    with pytest.raises(ArtifactError, match="not a CLIP"):
+        find_scorer(str(saved / "text_encoder"))
+    with pytest.raises(NotFoundError):
+        find_scorer("poket")
+    with pytest.raises(ArtifactError, match=r"no config\.json"):
+        find_scorer(str(tmp_path))
+
+
+@pytest.mark.skipif(not BASE_DIR.is_dir(), reason="the pocket base is not exported yet")
+def test_pocket() -> None:
+    base = find_base("pocket")
+    assert (base.name, base.family, base.path) == ("pocket", "pocket", BASE_DIR.resolve())
+    assert find_base(str(BASE_DIR)).digest == base.digest
+    assert find_scorer("pocket")[0] == SCORER_DIR.resolve()
