@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adreg.diffusion.sample import sample
+from adreg.diffusion.sheet import sheet
+from adreg.errors import UsageError
+from tests import tiny
+
+PROMPTS = ["a photo of a dog", "a red cat", "a photo of a dog"]
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return tiny.pocket_pipeline()
+
+
+def as_array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.int16]]:
+    return np.asarray(image, dtype=np.int16)
+
+
+def test_a_seeds_image_does_not_depend_on_its_batch(pipe: Any) -> None:
+    together = sample(pipe, PROMPTS, [7, 8, 9], steps=2)
+    alone = sample(pipe, PROMPTS, [7, 8, 9], steps=2, batch=1)
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(as_array(a) - as_array(b)).max() <= 1
+    assert np.abs(as_array(together[0]) - as_array(together[2])).max() > 5
+
+
+def test_same_as_the_plain_pipeline_call(pipe: Any) -> None:
+    import torch
+
+    expected = pipe(
+        "a red cat",
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    found = sample(pipe, ["a red cat"], [5], steps=3, guidance=4.0)[0]
+    assert np.array_equal(as_array(found), as_array(expected))
+
+
+def test_guidance_one_never_reads_the_empty_prompt(pipe: Any) -> None:
+    rows: list[int] = []
+    handle = pipe.unet.register_forward_pre_hook(lambda layer, args: rows.append(len(args[0])))
+    sample(pipe, PROMPTS[:2], [1, 2], steps=2, guidance=1.0)
+    handle.remove()
+    assert set(rows) == {2}
+
+
+def test_prompts_and_seeds_must_pair(pipe: Any) -> None:
+    with pytest.raises(UsageError, match="3 prompts for 1 seeds"):
+        sample(pipe, PROMPTS, [1])
+
+
+def test_progress_counts_images(pipe: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    sample(
+        pipe,
+        PROMPTS,
+        [1, 2, 3],
+        steps=1,
+        batch=2,
+        progress=lambda stage, step, total, **values: seen.append((step, total)),
+    )
+    assert seen == [(2, 3), (3, 3)]
+
+
+def test_sheet_places_pictures_in_rows() -> None:
+    red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    page = sheet(
+        [[red, blue], [blue]], ["first", "second"], ["left", "a label far too long to fit"]
+    )
+    colours = {page.getpixel((x, y)) for x in (page.width - 20,) for y in (60, page.height - 60)}
+    assert colours == {(0, 0, 255), (255, 255, 255)}
