@@ -1,0 +1,124 @@
+"""Recipes: what they refuse, and that JSON carries all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adreg.domain import Base, Concept
+from adreg.errors import UsageError
+from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe, Sampling, from_json, new_recipe
+
+BASE = BaseRef("small", "b" * 64)
+REX = AdapterRef("rex", "1" * 64, 0.5, (Concept("<rex>", "dog"),))
+TOM = AdapterRef("tom", "2" * 64)
+
+
+def loraclr(*adapters: AdapterRef, **changes: Any) -> MergeRecipe:
+    settings = {"ridge": 0.01, "sampling": Sampling(), **changes}
+    return MergeRecipe("loraclr", BASE, adapters or (REX, TOM), **settings)
+
+
+def some_base(family: str) -> Base:
+    return Base("small", Path("/nowhere"), family, "b" * 64, {}, "epsilon")
+
+
+@pytest.mark.parametrize("recipe", [loraclr(), MergeRecipe("concat", BASE, (TOM,))])
+def test_json_gives_the_recipe_back(recipe: MergeRecipe) -> None:
+    assert from_json(recipe.to_json()) == recipe
+
+
+def test_every_setting_changes_the_digest() -> None:
+    recipe = loraclr()
+    others = [
+        replace(recipe, ridge=0.02),
+        replace(recipe, sampling=Sampling(steps=19)),
+        replace(recipe, sampling=Sampling(seed=1)),
+        replace(recipe, sampling=Sampling(images=2)),
+        replace(recipe, sampling=Sampling(prompts=("{c}",))),
+        replace(recipe, adapters=(TOM, REX)),
+        replace(recipe, adapters=(replace(REX, weight=0.6), TOM)),
+        replace(recipe, base=BaseRef("small", "c" * 64)),
+        MergeRecipe("concat", BASE, (REX, TOM)),
+    ]
+    assert len({recipe.digest(), *(other.digest() for other in others)}) == 1 + len(others)
+
+
+def test_defaults_follow_method_and_family() -> None:
+    pocket = new_recipe(some_base("pocket"), [REX, TOM])
+    large = new_recipe(some_base("sd1"), [REX, TOM], ridge=0.5)
+    assert pocket.method == large.method == "loraclr"
+    assert pocket.sampling is not None
+    assert large.sampling is not None
+    assert pocket.sampling.images > large.sampling.images
+    assert large.ridge == 0.5
+    assert new_recipe(some_base("sd1"), [REX], "concat").sampling is None
+
+
+@pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf"), "1"])
+def test_refuses_a_weight_that_is_none(weight: Any) -> None:
+    with pytest.raises(UsageError, match="weight of 'rex'"):
+        loraclr(replace(REX, weight=weight))
+
+
+def test_only_concat_subtracts() -> None:
+    minus = replace(REX, weight=-1.0)
+    assert MergeRecipe("concat", BASE, (minus,)).adapters[0].weight == -1
+    with pytest.raises(UsageError, match="needs a weight above 0"):
+        loraclr(minus)
+
+
+def test_refuses_nothing_and_twice_the_same() -> None:
+    with pytest.raises(UsageError, match="at least one adapter"):
+        MergeRecipe("concat", BASE, ())
+    with pytest.raises(UsageError, match="'dog' and 'rex' are one adapter"):
+        loraclr(REX, replace(REX, name="dog"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"ridge": 0.0}, "ridge"),
+        ({"ridge": None}, "ridge"),
+        ({"sampling": None}, "sampling"),
+        ({"sampling": Sampling(steps=0)}, "sampling.steps"),
+        ({"sampling": Sampling(images=0)}, "sampling.images"),
+        ({"sampling": Sampling(prompts=("a photo",))}, "sampling.prompts"),
+        ({"sampling": Sampling(prompts=())}, "sampling.prompts"),
+    ],
+)
+def test_names_the_setting_that_does_not_fit(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(UsageError, match=field):
+        loraclr(**changes)
+
+
+def test_concat_takes_no_statistics() -> None:
+    with pytest.raises(UsageError, match="neither ridge nor sampling"):
+        new_recipe(some_base("sd1"), [REX], "concat", ridge=0.1)
+
+
+def test_an_unknown_method_names_the_known() -> None:
+    with pytest.raises(UsageError, match="loraclrr") as caught:
+        new_recipe(some_base("sd1"), [REX], "loraclrr")
+    assert caught.value.remedy == "one of loraclr, concat"
+
+
+@pytest.mark.parametrize(
+    ("broken", "field"),
+    [
+        ({"version": 2}, "version"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"base": {"name": "x"}}, "digest"),
+        ({"adapters": [{"name": "rex"}]}, "digest"),
+        ({"sampling": {"prompts": ["{c}"], "pictures": 1}}, "pictures"),
+        ({"adapters": 3}, "int"),
+    ],
+)
+def test_broken_json_is_a_usage_error_that_names_the_field(
+    broken: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(UsageError, match=field):
+        from_json(loraclr().to_json() | broken)
