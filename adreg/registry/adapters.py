@@ -48,6 +48,24 @@ def insert(db: Database, adapter: Adapter) -> None:
         )
 
 
+def set_base(db: Database, adapter: Adapter) -> None:
+    """Takes over the base that a user names for a file that does not say it."""
+    with immediate(db):
+        db.conn.execute(
+            "update adapters set base_digest=?, base_name=? where digest=?",
+            [adapter.base_digest, adapter.base_name, adapter.digest],
+        )
+
+
+def set_concepts(db: Database, adapter: Adapter) -> None:
+    """Takes over the trigger and class word that a user names for a file."""
+    with immediate(db):
+        db.conn.execute(
+            "update adapters set concepts=? where digest=?",
+            [dump_concepts(adapter.concepts), adapter.digest],
+        )
+
+
 def add_tags(db: Database, digest: str, tags: list[str]) -> None:
     with immediate(db):
         row = db.conn.execute("select tags from adapters where digest=?", [digest]).fetchone()

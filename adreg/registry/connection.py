@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
 from sqlite_utils import Database
 
 from adreg.errors import ArtifactError, ExternalError
@@ -41,6 +40,8 @@ def _set_up(db: Database, path: Path) -> None:
     db.conn.execute(f"pragma busy_timeout={BUSY_MILLISECONDS}")
     db.conn.execute("pragma foreign_keys=on")
     if migrations.pending(db):
+        from filelock import FileLock  # here, since every listing would pay for it
+
         # Two processes that both see a pending migration would both run it: one lock, and
         # `apply` looks again once it is held.
         with FileLock(f"{path}.migrate.lock"):

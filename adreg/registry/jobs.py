@@ -115,7 +115,9 @@ def cancel(db: Database, job_id: int) -> Job:
     with immediate(db):
         job = get(db, job_id)
         if job.state not in ("queued", "running"):
-            raise ConflictError(f"job {job_id} is {job.state} already")
+            raise ConflictError(
+                f"job {job_id} is {job.state} already", remedy="see it: adreg jobs list"
+            )
         db.conn.execute("update jobs set state='cancelled', updated=? where id=?", [now(), job_id])
         return get(db, job_id)
 
@@ -128,7 +130,10 @@ def retry(db: Database, job_id: int) -> Job:
     with immediate(db):
         job = get(db, job_id)
         if job.state not in ("failed", "cancelled"):
-            raise ConflictError(f"job {job_id} is {job.state}: only a failed one can be retried")
+            raise ConflictError(
+                f"job {job_id} is {job.state}: only a failed or cancelled one can be retried",
+                remedy="see it: adreg jobs list",
+            )
         db.conn.execute(
             "update jobs set state='queued', failures=0, not_before=0, updated=? where id=?",
             [now(), job_id],
