@@ -1,0 +1,94 @@
+"""`python -m adreg.jobs STAGING ATTEMPT`: runs the one job described in STAGING/job.json.
+
+Works only inside the staging folder and ends by writing result.json; opens no database.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from adreg.domain import Json, Progress
+from adreg.errors import AdregError, ExternalError
+from adreg.jobs import stop
+from adreg.jobs.device import hold_device
+from adreg.jobs.progress import ProgressFile
+from adreg.store.staging import read_json, write_json_atomic
+
+JOB_FILE, RESULT_FILE, LOCK_FILE = "job.json", "result.json", "lock"
+# Every other kind starts from nothing when it is run again: SIGTERM just ends it.
+_SAVES_STATE = ("train",)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main(staging: Path, attempt: int) -> int:
+    """The exit code: 0 where result.json holds outputs, else 1 (an error, or asked to stop)."""
+    # An orphan of an earlier attempt that never got the lock would run beside this one: whoever
+    # gets the lock looks whether the job file is still his.
+    with FileLock(staging / LOCK_FILE):
+        job = read_json(staging / JOB_FILE)
+        if job["attempt"] != attempt:
+            return 1
+        # What an attempt that was killed had made so far; its saved state lies elsewhere.
+        shutil.rmtree(staging / "artefact", ignore_errors=True)
+        result = _run(job, staging)
+        write_json_atomic(staging / RESULT_FILE, {"attempt": attempt, **result})
+    return 0 if "outputs" in result else 1
+
+
+def _run(job: Json, staging: Path) -> Json:
+    try:
+        return {"outputs": _dispatch(job, staging)}
+    except AdregError as error:
+        return {"error": describe(error)}
+    except OSError as error:
+        traceback.print_exc()
+        place = f"{error.filename}: " if error.filename else ""
+        told = ExternalError(
+            f"{place}{error.strerror or error}",
+            remedy="free some disk space" if error.errno in _FULL else None,
+        )
+        return {"error": describe(told)}
+    except Exception as error:
+        if stop.requested():
+            return {"stopped": str(error)}
+        traceback.print_exc()
+        return {"error": {"type": "Crash", "message": f"{type(error).__name__}: {error}"}}
+
+
+def _dispatch(job: Json, staging: Path) -> Json:
+    progress = ProgressFile(staging)
+    progress("starting", 0, 1)
+    run: Callable[[Json, Path, Progress], Json] = importlib.import_module(
+        f"adreg.jobs.{job['kind']}"
+    ).run
+    if job["kind"] == "publish":
+        return run(job["inputs"], staging, progress)
+    from adreg.bases.load import pick_device
+
+    device = str(pick_device(job["device"]))
+    with hold_device(device, Path(job["locks"]), wait=job["wait"], progress=progress):
+        if job["kind"] in _SAVES_STATE:
+            stop.listen()
+        return run({**job["inputs"], "device": device}, staging, progress)
+
+
+def describe(error: AdregError) -> Json:
+    """An error as the supervisor reads it from result.json."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "remedy": error.remedy,
+        "retryable": error.retryable,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

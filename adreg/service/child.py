@@ -1,0 +1,149 @@
+"""One job's child process: started from a job file, followed by files, ended politely."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from adreg.domain import Job, Json
+from adreg.service.workers import child_arguments, end_orphans
+from adreg.settings import Settings
+from adreg.store.staging import (
+    disk_errors,
+    make_private,
+    make_staging,
+    read_json,
+    write_json_atomic,
+)
+
+# The names the child uses; it is started by module name, so that nothing here imports torch.
+JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.jsonl"
+_SECONDS_TO_END = 30.0
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+@dataclass
+class Child:
+    """A job's child, whoever started it; `progress()` yields what it said since the last call."""
+
+    job: Job
+    staging: Path
+    _read: int = field(default=0, init=False)
+
+    def progress(self) -> Iterator[Json]:
+        try:
+            lines = (self.staging / PROGRESS_FILE).open("rb")
+        except FileNotFoundError:
+            return
+        with lines:
+            if os.fstat(lines.fileno()).st_size < self._read:
+                self._read = 0  # a later attempt has begun a new file
+            lines.seek(self._read)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    return
+                self._read += len(line)
+                yield json.loads(line)
+
+
+@dataclass
+class OwnChild(Child):
+    """A child of this process, which keeps the job's lease for it."""
+
+    process: subprocess.Popen[bytes]
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def was_asked_to_end(self) -> bool:
+        """Whether it died of a SIGTERM, as it does while there is nothing to save."""
+        return self.process.returncode == -signal.SIGTERM
+
+    def result(self) -> Json | None:
+        """What the child wrote at its end; None where it was killed or broke before that."""
+        file = self.staging / RESULT_FILE
+        if not file.is_file():
+            return None
+        result: Json = read_json(file)
+        return result if result.get("attempt") == self.job.attempt else None
+
+    def end(self) -> None:
+        """Asks the child to stop, so that it saves its state; kills it where it does not.
+
+        Interrupted (a second Ctrl-C), it kills at once.
+        """
+        self.process.terminate()
+        try:
+            self.process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def log_file(settings: Settings, job_id: int) -> Path:
+    return settings.home / "logs" / f"job-{job_id}.log"
+
+
+def open_log(settings: Settings, job_id: int) -> IO[bytes]:
+    """A job's log, to append to. Raises ExternalError where the disk refuses."""
+    log = log_file(settings, job_id)
+    with disk_errors(log):
+        make_private(log.parent)
+        return log.open("ab")
+
+
+def staging_folder(settings: Settings, job_id: int) -> Path:
+    return settings.staging / str(job_id)
+
+
+def start_child(settings: Settings, job: Job, inputs: Json, *, wait: bool) -> OwnChild:
+    """Starts the child of a claimed job in its staging folder, an orphan of it ended first.
+
+    Raises ExternalError where the disk refuses.
+    """
+    staging = make_staging(settings.staging, job.id)
+    end_orphans(staging, job.attempt)
+    for leftover in (RESULT_FILE, PROGRESS_FILE):
+        (staging / leftover).unlink(missing_ok=True)
+    write_json_atomic(
+        staging / JOB_FILE,
+        {
+            "id": job.id,
+            "kind": job.kind,
+            "attempt": job.attempt,
+            "device": settings.device,
+            "locks": str(settings.locks),
+            "wait": wait,
+            "inputs": inputs,
+        },
+    )
+    with open_log(settings, job.id) as output:
+        process = subprocess.Popen(
+            [sys.executable, *child_arguments(staging, job.attempt)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(job),
+            # Ctrl-C in the terminal reaches the supervisor alone, which asks the child to stop.
+            start_new_session=True,
+        )
+    return OwnChild(job, staging, process)
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """The child's environment: no spinning OpenMP threads; Hub and token for publishing only."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    if job.kind != "publish":
+        for name in _TOKENS:
+            environment.pop(name, None)
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment

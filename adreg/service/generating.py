@@ -1,0 +1,152 @@
+"""`adreg generate`: pictures with chosen adapters attached, or from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from adreg.bases.find import reference
+from adreg.domain import Adapter, Checkpoint, Job, Json
+from adreg.errors import UsageError
+from adreg.registry import jobs
+from adreg.registry.connection import immediate
+from adreg.registry.sources import base_reference
+from adreg.service.adding import check_fits
+from adreg.service.workspace import Workspace
+from adreg.store.staging import disk_errors
+
+_TOKEN = re.compile(r"<[^<>\s]+>")
+
+
+def request_pictures(
+    ws: Workspace,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    adapters: Sequence[str] = (),
+    checkpoint: str | None = None,
+    base: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    out: Path,
+) -> Job:
+    """Queues a picture of every prompt with every seed; a new job every time.
+
+    `out` is a PNG for all of them on one sheet, or a folder for one PNG each. `adapters` are
+    names with an optional weight, "rex" or "rex:0.8". Raises UsageError for a trigger in a
+    prompt that nothing chosen brings, NotFoundError, ArtifactError (an adapter for another base).
+    """
+    if checkpoint is not None and adapters:
+        raise UsageError(
+            "--checkpoint and --adapters exclude each other",
+            remedy="a checkpoint has its adapters merged in: leave out --adapters",
+        )
+    out = out.absolute()
+    if out.suffix.lower() not in ("", ".png"):
+        raise UsageError(
+            f"{out}: pictures are written as PNG", remedy="name a .png, or a folder for single ones"
+        )
+    chosen = [parse_weighted(ws, ref) for ref in adapters]
+    request: Json = {
+        **_source(ws, prompts, [adapter for adapter, _ in chosen], checkpoint, base),
+        "adapters": [{"digest": a.digest, "weight": weight} for a, weight in chosen],
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+        "steps": steps,
+        "guidance": guidance,
+        "out": str(out),
+    }
+    return jobs.enqueue(ws.registry.db, "generate", uuid.uuid4().hex, request, priority=1)
+
+
+def resolve(ws: Workspace, request: Json) -> Json:
+    store = ws.registry.store
+    checkpoint = request["checkpoint"]
+    return {
+        "base": None if request["base"] is None else str(ws.base(request["base"]).path),
+        "checkpoint": str(store.checkpoint_path(checkpoint)) if checkpoint else None,
+        "adapters": [
+            {
+                "name": ws.registry.adapter(entry["digest"]).name or entry["digest"][:12],
+                "path": str(store.adapter_path(entry["digest"])),
+                "weight": entry["weight"],
+            }
+            for entry in request["adapters"]
+        ],
+        **{key: request[key] for key in ("prompts", "seeds", "steps", "guidance")},
+    }
+
+
+def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    out = Path(job.request["out"])
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix:
+            shutil.copyfile(staging / outputs["sheet"], out)
+        else:
+            out.mkdir(exist_ok=True)
+            for number, image in enumerate(outputs["images"]):
+                shutil.copyfile(staging / image, out / f"{number:03}.png")
+    result = {"out": str(out), "seeds": job.request["seeds"], "prompts": job.request["prompts"]}
+    with immediate(ws.registry.db):
+        jobs.finish(ws.registry.db, job, result)
+
+
+def parse_weighted(ws: Workspace, ref: str) -> tuple[Adapter, float]:
+    """The adapter and weight of "rex" (weight 1) or "rex:0.8".
+
+    Raises UsageError, NotFoundError.
+    """
+    name, colon, text = ref.partition(":")
+    adapter = ws.registry.adapter(name)
+    try:
+        weight = float(text) if colon else 1.0
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise UsageError(
+            f"{ref!r}: the weight after ':' must be a number", remedy=f"write {name}:0.8"
+        )
+    return adapter, weight
+
+
+def base_ref_of(ws: Workspace, chosen: Sequence[Adapter]) -> str:
+    """What finds the base that the first chosen adapter was trained on, else the default base."""
+    for adapter in chosen:
+        found = base_reference(ws.registry.db, adapter.base_digest) if adapter.base_digest else None
+        if found is not None:
+            return found
+    return ws.settings.base
+
+
+def _source(
+    ws: Workspace,
+    prompts: Sequence[str],
+    chosen: Sequence[Adapter],
+    checkpoint: str | None,
+    base: str | None,
+) -> Json:
+    """The checkpoint, or the base that every chosen adapter fits."""
+    if checkpoint is not None:
+        model = ws.registry.checkpoint(checkpoint)
+        _check_triggers(prompts, [model])
+        return {"checkpoint": model.digest, "base": None}
+    found = ws.base(base or base_ref_of(ws, chosen))
+    for adapter in chosen:
+        check_fits(adapter, found)
+    _check_triggers(prompts, chosen)
+    return {"checkpoint": None, "base": reference(found)}
+
+
+def _check_triggers(prompts: Sequence[str], chosen: Sequence[Adapter | Checkpoint]) -> None:
+    known = {concept.trigger.casefold() for one in chosen for concept in one.concepts}
+    for token in [token for prompt in prompts for token in _TOKEN.findall(prompt)]:
+        if token.casefold() not in known:
+            raise UsageError(
+                f"nothing chosen brings the trigger {token}",
+                remedy=f"triggers here: {', '.join(sorted(known)) or 'none'}; see --adapters",
+            )

@@ -1,0 +1,128 @@
+"""`adreg merge`: adapters become one checkpoint, planned first, verified, kept by content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adreg.bases.find import reference
+from adreg.domain import Base, Checkpoint, Concept, Job, JobState, Json, check_name
+from adreg.errors import ConflictError
+from adreg.merge.plan import Plan, plan_merge
+from adreg.merge.recipe import AdapterRef, MergeRecipe, new_recipe
+from adreg.registry import checkpoints, jobs, names
+from adreg.registry.connection import immediate
+from adreg.service.adding import check_fits
+from adreg.service.generating import base_ref_of, parse_weighted
+from adreg.service.workspace import Workspace
+from adreg.store.digest import tree_digest
+from adreg.store.staging import publish_dir
+
+
+def make_recipe(
+    ws: Workspace, refs: Sequence[str], method: str, base_ref: str | None = None
+) -> tuple[MergeRecipe, Base]:
+    """The recipe for adapters named "rex" or "rex:0.8", on the base the first was trained on.
+
+    Raises NotFoundError, UsageError, ArtifactError (an adapter's file is missing, or not for the
+    base).
+    """
+    chosen = [parse_weighted(ws, ref) for ref in refs]
+    base = ws.base(base_ref or base_ref_of(ws, [adapter for adapter, _ in chosen]))
+    for adapter, _ in chosen:
+        check_fits(adapter, base)
+    references = [
+        AdapterRef(adapter.name or adapter.digest[:12], adapter.digest, weight, adapter.concepts)
+        for adapter, weight in chosen
+    ]
+    return new_recipe(base, references, method), base
+
+
+def plan(ws: Workspace, recipe: MergeRecipe, base: Base) -> Plan:
+    """What the merge will do, from headers alone; every adapter is held against the base.
+
+    Raises ArtifactError naming file, key and both shapes where one is for another base.
+    """
+    return plan_merge(base, _files(ws, recipe), recipe)
+
+
+def request_merge(ws: Workspace, recipe: MergeRecipe, base: Base, name: str) -> Job:
+    """Queues the one merge job of a recipe, after its plan was made and its name found free.
+
+    Raises what `plan` raises, ConflictError where the name is taken.
+    """
+    plan(ws, recipe, base)
+    key = recipe.digest()
+    made = _made(ws, key)
+    names.check_free(ws.registry.db, check_name(name), made.digest if made else None)
+    if made is not None:
+        # The recipe has been carried out already: a further name for what there is.
+        names.point(ws.registry.db, name, "checkpoint", made.digest)
+    request = {
+        "recipe": recipe.to_json(),
+        "base": reference(base),
+        "base_digest": base.digest,
+        "name": name,
+    }
+    revive: tuple[JobState, ...] = jobs.ENDED_BADLY
+    if made is None or made.state != "present":
+        revive = (*revive, "done")
+    return jobs.enqueue(ws.registry.db, "merge", key, request, revive=revive)
+
+
+def resolve(ws: Workspace, request: Json) -> Json:
+    base = ws.base_of(request["base_digest"], request["base"])
+    adapters = [ws.registry.adapter(entry["digest"]) for entry in request["recipe"]["adapters"]]
+    for adapter in adapters:
+        check_fits(adapter, base)
+    weights = {entry["digest"]: entry["weight"] for entry in request["recipe"]["adapters"]}
+    return {
+        "base": str(base.path),
+        "base_name": base.name,
+        "recipe": request["recipe"],
+        "adapters": [
+            {
+                "name": adapter.name,
+                "digest": adapter.digest,
+                "path": str(adapter.path),
+                "weight": weights[adapter.digest],
+            }
+            for adapter in adapters
+        ],
+    }
+
+
+def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    """Moves the verified folder into the store and writes its row."""
+    folder = staging / outputs["checkpoint"]
+    digest = tree_digest(folder)
+    path = publish_dir(folder, ws.registry.store.checkpoint_path(digest))
+    recipe, request = job.request["recipe"], job.request
+    checkpoint = Checkpoint(
+        digest=digest,
+        path=path,
+        method=recipe["method"],
+        adapters=tuple(entry["name"] for entry in recipe["adapters"]),
+        base_digest=request["base_digest"],
+        base_name=recipe["base"]["name"],
+        concepts=tuple(Concept(**concept) for concept in outputs["concepts"]),
+        recipe={**recipe, "renames": outputs["report"].get("renames", [])},
+    )
+    result = {"digest": digest, "name": request["name"], "report": outputs["report"]}
+    with immediate(ws.registry.db):
+        checkpoints.insert(ws.registry.db, checkpoint)
+        names.point(ws.registry.db, request["name"], "checkpoint", digest)
+        if not jobs.finish(ws.registry.db, job, result):
+            raise ConflictError(f"job {job.id} was taken over by another worker")
+
+
+def _files(ws: Workspace, recipe: MergeRecipe) -> list[tuple[str, Path]]:
+    store = ws.registry.store
+    return [(ref.name, store.adapter_path(ref.digest)) for ref in recipe.adapters]
+
+
+def _made(ws: Workspace, key: str) -> Checkpoint | None:
+    job = jobs.find(ws.registry.db, "merge", key)
+    if job is None or job.state != "done" or job.result is None:
+        return None
+    return checkpoints.by_digest(ws.registry.db, ws.registry.store, job.result["digest"])

@@ -1,0 +1,225 @@
+"""`adreg train`: a folder of images becomes a train job, and its result an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from adreg.bases.find import reference
+from adreg.domain import (
+    Adapter,
+    Base,
+    Job,
+    JobState,
+    Json,
+    Subject,
+    SubjectKind,
+    check_name,
+    trigger_for,
+)
+from adreg.errors import ArtifactError, ConflictError, UsageError
+from adreg.formats.digest import adapter_digest
+from adreg.formats.probe import match, probe
+from adreg.registry import adapters, jobs, names, sources
+from adreg.registry.connection import immediate
+from adreg.service import scoring
+from adreg.service.workspace import Workspace
+from adreg.store.digest import sha256_json, tree_digest
+from adreg.train.spec import TrainSpec, make_spec
+from adreg.train.subject import read_subject
+
+SUBJECT_FILE = "subject.toml"
+
+
+@dataclass(frozen=True)
+class TrainingWish:
+    """What a user asks for; `settings` are the fields of the spec that were given."""
+
+    folder: Path
+    class_word: str
+    name: str
+    method: str
+    base: str
+    kind: SubjectKind = "object"
+    line: str | None = None
+    settings: Mapping[str, Any] | None = None
+    scorer: str | None = None
+    revive: tuple[JobState, ...] = jobs.ENDED_BADLY
+
+
+def request_training(ws: Workspace, wish: TrainingWish) -> Job:
+    """Copies the images into the store and queues the one train job for them and this spec.
+
+    What was queued is what is trained, whatever happens to the folder. Raises UsageError,
+    NotFoundError, ArtifactError (no usable image), ConflictError (name or trigger taken).
+    """
+    base = ws.base(wish.base)
+    spec = _spec(wish, base)
+    subject = _take_in(ws, wish)
+    key = _key(subject, spec, base, wish)
+    request = {
+        "subject": subject.digest,
+        "images": list(subject.images),
+        "base": reference(base),
+        "base_digest": base.digest,
+        "base_name": base.name,
+        "spec": spec.to_json(),
+        "name": wish.name,
+        "line": wish.line,
+        "scorer": wish.scorer,
+        "set_aside": dict(subject.set_aside),
+        "source": subject.source,
+    }
+    # The name is looked up and taken in one transaction: another process may want it as well.
+    with immediate(ws.registry.db):
+        if jobs.find(ws.registry.db, "train", key) is None:
+            _check_name_free(ws, wish.name, spec.trigger, base)
+        sources.insert_subject(ws.registry.db, subject)
+        return jobs.enqueue(
+            ws.registry.db,
+            "train",
+            key,
+            request,
+            lock=f"line {base.digest} {wish.line}" if wish.line else None,
+            revive=wish.revive if _still_there(ws, key) else (*wish.revive, "done"),
+        )
+
+
+def check_kind(kind: str) -> SubjectKind:
+    """Raises UsageError for anything but object, person, style."""
+    if kind not in get_args(SubjectKind):
+        raise UsageError(f"--kind {kind!r}", remedy=f"one of {', '.join(get_args(SubjectKind))}")
+    return cast(SubjectKind, kind)
+
+
+def resolve(ws: Workspace, request: Json) -> Json:
+    """The child's inputs; the line's head becomes the parent now, when the job is claimed."""
+    base = ws.base_of(request["base_digest"], request["base"])
+    parent = _parent(ws, request["line"], base)
+    return {
+        "base": str(base.path),
+        "base_name": base.name,
+        "subject": str(ws.registry.store.subject_path(request["subject"])),
+        "images": request["images"],
+        "spec": request["spec"],
+        "line": request["line"],
+        "parent": None if parent is None else str(parent.path),
+        "parent_digest": None if parent is None else parent.digest,
+    }
+
+
+def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    """Holds the file against the base, moves it into the store, and writes its rows."""
+    request = job.request
+    base = ws.base_of(request["base_digest"], request["base"])
+    file = staging / outputs["adapter"]
+    found = probe(file)
+    match(found, base.modules)
+    digest, path = ws.registry.store.add_adapter_file(file, adapter_digest)
+    manifest = found.manifest
+    adapter = Adapter(
+        digest=digest,
+        path=path,
+        format=found.format,
+        base_digest=base.digest,
+        base_name=base.name,
+        family=base.family,
+        concepts=found.concepts,
+        method=manifest["method"],
+        rank=found.rank,
+        modules=len(found.modules),
+        line=request["line"],
+        continued_from=manifest.get("continued_from"),
+        source=request["source"],
+        spec=request["spec"],
+    )
+    result = {"digest": digest, "name": request["name"], **_kept(outputs), "job": job.id}
+    with immediate(ws.registry.db):
+        adapters.insert(ws.registry.db, adapter)
+        names.point(ws.registry.db, request["name"], "adapter", digest)
+        if not jobs.finish(ws.registry.db, job, result):
+            raise ConflictError(f"job {job.id} was taken over by another worker")
+        if request["scorer"]:
+            scoring.enqueue_score(ws, adapter, base, request["scorer"])
+
+
+def _kept(outputs: Json) -> Json:
+    return {key: value for key, value in outputs.items() if key != "adapter"}
+
+
+def _spec(wish: TrainingWish, base: Base) -> TrainSpec:
+    if wish.line and wish.method != "c-lora":
+        raise UsageError(
+            f"--line is for c-lora; {wish.method} trains every adapter by itself",
+            remedy="use --method c-lora",
+        )
+    return make_spec(
+        wish.method,
+        base.family,
+        trigger=trigger_for(check_name(wish.name)),
+        class_word=wish.class_word,
+        kind=wish.kind,
+        **{k: v for k, v in (wish.settings or {}).items() if v is not None},
+    )
+
+
+def _take_in(ws: Workspace, wish: TrainingWish) -> Subject:
+    found = read_subject(wish.folder)
+
+    def digest(copies: Path) -> str:
+        return sha256_json([tree_digest(copies), wish.class_word, wish.kind])
+
+    images = {name: wish.folder / name for name in found.images}
+    named, path = ws.registry.store.add_subject(images, digest)
+    return Subject(
+        digest=named,
+        name=wish.name,
+        class_word=wish.class_word,
+        kind=wish.kind,
+        path=path,
+        images=tuple(sorted(images)),
+        source=wish.folder.name,
+        set_aside={f: why for f, why in found.set_aside.items() if f != SUBJECT_FILE},
+    )
+
+
+def _key(subject: Subject, spec: TrainSpec, base: Base, wish: TrainingWish) -> str:
+    return sha256_json([subject.digest, spec.digest(), base.digest, wish.line])
+
+
+def _check_name_free(ws: Workspace, name: str, trigger: str, base: Base) -> None:
+    names.check_free(ws.registry.db, name)
+    if (job := jobs.wants_name(ws.registry.db, name)) is not None:
+        raise ConflictError(
+            f"job {job.id} ({job.state}) will give the name {name!r} to its adapter",
+            remedy=f"choose another with --name, or cancel it: adreg jobs cancel {job.id}",
+        )
+    taken = adapters.with_trigger(ws.registry.db, ws.registry.store, trigger, base.digest)
+    if taken is not None:
+        raise ConflictError(
+            f"the trigger {trigger} belongs to adapter {taken.name!r} on this base",
+            remedy="choose another --name: the trigger is made from it",
+        )
+
+
+def _still_there(ws: Workspace, key: str) -> bool:
+    """Whether the adapter that the job of this key made is in the store."""
+    job = jobs.find(ws.registry.db, "train", key)
+    if job is None or job.result is None:
+        return True
+    made = adapters.by_digest(ws.registry.db, ws.registry.store, job.result["digest"])
+    return made is not None and made.state == "present"
+
+
+def _parent(ws: Workspace, line: str | None, base: Base) -> Adapter | None:
+    if line is None:
+        return None
+    parent = adapters.head_of_line(ws.registry.db, ws.registry.store, line, base.digest)
+    if parent is not None and parent.state != "present":
+        raise ArtifactError(
+            f"{parent.path}: the line's last adapter {parent.name!r} is missing",
+            remedy="add its file again, or start another --line",
+        )
+    return parent

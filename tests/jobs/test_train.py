@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adreg.bases.find import find_base
+from adreg.domain import silent
+from adreg.errors import ArtifactError
+from adreg.formats.digest import adapter_digest
+from adreg.formats.read import read_adapter
+from adreg.jobs import stop, train
+from adreg.train.loop import Stopped
+from adreg.train.spec import TrainSpec
+from tests import tiny
+from tests.train.runs import small_spec
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.pocket_folder(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def inputs(base: Path, subject: Path, spec: TrainSpec, **more: Any) -> dict[str, Any]:
+    plain = {
+        "base": str(base),
+        "base_name": "small one",
+        "subject": str(subject),
+        "images": ["00.png", "01.png"],
+        "spec": spec.to_json(),
+        "parent": None,
+        "parent_digest": None,
+        "line": None,
+        "device": "cpu",
+        **more,
+    }
+    return json.loads(json.dumps(plain))
+
+
+def test_a_folder_becomes_an_adapter_file(base: Path, tmp_path: Path) -> None:
+    subject, spec = tiny.photos(tmp_path / "rex"), small_spec("cat")
+    outputs = train.run(inputs(base, subject, spec), tmp_path, silent)
+    assert json.loads(json.dumps(outputs)) == outputs
+    assert outputs["steps"] == 6
+    assert outputs["losses"].keys() == {"loss", "diffusion", "preservation"}
+    assert outputs["resumed_from"] is None
+    found = find_base(str(base))
+    weights = read_adapter(tmp_path / outputs["adapter"], found.modules)
+    assert len(weights.factors) == 56
+    assert weights.tokens["<rex>"].shape == (1, 32)
+    assert weights.manifest["base"]["name"] == "small one"
+    assert weights.manifest["base"]["digest"] == found.digest
+    assert weights.manifest["concepts"][0]["class_word"] == "dog"
+    assert weights.manifest["method"] == "cat"
+
+
+def test_a_stopped_job_goes_on_to_the_same_adapter(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, spec = tiny.photos(tmp_path / "rex"), small_spec("cat")
+    (tmp_path / "whole").mkdir()
+    whole = train.run(inputs(base, subject, spec), tmp_path / "whole", silent)
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr(stop, "_requested", True)
+    with pytest.raises(Stopped):
+        train.run(inputs(base, subject, spec), tmp_path / "parts", silent)
+    monkeypatch.undo()
+    rest = train.run(inputs(base, subject, spec), tmp_path / "parts", silent)
+    assert rest["resumed_from"] == 1
+    one, two = (tmp_path / part / whole["adapter"] for part in ("whole", "parts"))
+    assert adapter_digest(one) == adapter_digest(two)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_line_goes_on_from_its_file(base: Path, tmp_path: Path) -> None:
+    subject = tiny.photos(tmp_path / "rex")
+    (tmp_path / "first").mkdir()
+    spec = small_spec("c-lora", trigger="<old>")
+    first = train.run(inputs(base, subject, spec, line="pets"), tmp_path / "first", silent)
+    parent = tmp_path / "first" / first["adapter"]
+    more = {"line": "pets", "parent": str(parent), "parent_digest": adapter_digest(parent)}
+    (tmp_path / "second").mkdir()
+    second = train.run(
+        inputs(base, subject, small_spec("c-lora"), **more), tmp_path / "second", silent
+    )
+    modules = find_base(str(base)).modules
+    earlier = read_adapter(parent, modules)
+    line = read_adapter(tmp_path / "second" / second["adapter"], modules)
+    assert line.manifest["line"] == "pets"
+    assert line.manifest["continued_from"] == adapter_digest(parent)
+    assert [c["trigger"] for c in line.manifest["concepts"]] == ["<old>", "<rex>"]
+    for key, factor in line.factors.items():
+        assert torch.equal(factor.down[:2], earlier.factors[key].down)
+
+
+def test_a_vanished_image_is_named(base: Path, tmp_path: Path) -> None:
+    subject = tiny.photos(tmp_path / "rex")
+    (subject / "01.png").unlink()
+    with pytest.raises(ArtifactError, match=r"01\.png"):
+        train.run(inputs(base, subject, small_spec()), tmp_path, silent)
