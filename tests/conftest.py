@@ -12,9 +12,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 for _name in [name for name in os.environ if name.startswith("ADREG_")]:
     del os.environ[_name]
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402
 
-import pytest
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,57 @@
+"""Assembles the commands, and maps an error to a message and an exit code: the only place."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from typing import NoReturn
+
+import typer
+
+from adreg.commands import adapters, demo, generate, merge, publish, score, train, watch
+from adreg.commands.jobs import jobs_app
+from adreg.errors import AdregError, ExternalError
+
+app = typer.Typer(
+    name="adreg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A registry of concept adapters (LoRAs): train, score, merge and publish them.",
+)
+app.command("add")(adapters.add)
+app.command("list")(adapters.list_)
+app.command("show")(adapters.show)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("score")(score.score)
+app.command("merge")(merge.merge)
+app.command("watch")(watch.watch)
+app.command("publish")(publish.publish)
+app.command("demo")(demo.demo)
+app.add_typer(jobs_app, name="jobs")
+
+
+def main() -> None:
+    """The `adreg` program."""
+    try:
+        app()
+    except AdregError as error:
+        _end(error)
+    except sqlite3.Error as error:
+        remedy = "see whether another adreg is busy, or the disk full"
+        _end(ExternalError(f"the registry: {error}", remedy=remedy))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "check the path, its permissions and the disk"
+        _end(ExternalError(f"{place}{error.strerror or error}", remedy=remedy))
+
+
+def _end(error: AdregError) -> NoReturn:
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.remedy:
+        sys.stderr.write(f"  hint: {error.remedy}\n")
+    sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

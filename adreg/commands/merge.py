@@ -1,0 +1,71 @@
+"""merge: chosen adapters become one checkpoint that any diffusers program loads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adreg.commands import options
+from adreg.commands.output import notice, print_json, print_table, say
+from adreg.commands.run import open_workspace, run_job
+from adreg.commands.views import checkpoint_view
+from adreg.errors import UsageError
+
+
+def merge(
+    adapters: Annotated[
+        list[str] | None, typer.Argument(help="The adapters, name or name:weight.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The checkpoint's name.")] = None,
+    method: Annotated[str, typer.Option(help="See --list-methods.")] = "loraclr",
+    base: options.Base = None,
+    list_methods: Annotated[
+        bool, typer.Option("--list-methods", help="List the methods and stop.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (layers, memory) and stop.")
+    ] = False,
+    device: options.Device = None,
+    no_wait: options.NoWait = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Merge adapters into a checkpoint: a diffusers folder, verified after writing."""
+    if list_methods:
+        _list_methods(as_json)
+        return
+    if not adapters:
+        raise UsageError("name the adapters to merge", remedy="adreg merge rex tom --name pair")
+    from adreg.service import merging
+
+    ws = open_workspace(device=device)
+    recipe, base_found = merging.make_recipe(ws, adapters, method, base)
+    plan = merging.plan(ws, recipe, base_found)
+    if dry_run:
+        print_json(plan.to_json()) if as_json else say("\n".join(plan.lines()))
+        return
+    for move in plan.renames:
+        notice(f"{move['adapter']}: {move['old']} becomes {move['new']}")
+    for warning in plan.warnings:
+        notice(f"warning: {warning}")
+    wanted = "-".join(ref.partition(":")[0] for ref in adapters) if name is None else name
+    job = merging.request_merge(ws, recipe, base_found, wanted)
+    result = run_job(ws, job, wait=not no_wait)
+    checkpoint = ws.registry.checkpoint(wanted)
+    if as_json:
+        view = checkpoint_view(checkpoint)
+        print_json({**view, "report": result["report"], "job": job.id})
+        return
+    say(f"merged: {checkpoint.name} ({checkpoint.method}, {' '.join(checkpoint.adapters)})")
+    say(f"folder: {checkpoint.path}")
+
+
+def _list_methods(as_json: bool) -> None:
+    from adreg.merge.methods.table import METHODS
+
+    rows = [vars(method) for method in METHODS.values()]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["name", "line", "paper", "weights"]
+    print_table("merge methods", columns, [[row[c] for c in columns] for row in rows])

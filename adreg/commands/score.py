@@ -1,0 +1,42 @@
+"""score: measure what an adapter does to its base."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adreg.commands import options
+from adreg.commands.output import print_json, print_table
+from adreg.commands.run import open_workspace, run_job
+from adreg.commands.views import adapter_view, score_view
+
+
+def score(
+    name: Annotated[str, typer.Argument(help="The adapter.")],
+    base: options.Base = None,
+    scorer: options.Scorer = None,
+    device: options.Device = None,
+    no_wait: options.NoWait = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Score an adapter: kps/1 (is the base's knowledge kept?) and text-alignment/1."""
+    from adreg.registry import scores
+    from adreg.service.scoring import request_score
+
+    ws = open_workspace(device=device)
+    job = request_score(ws, name, base_ref=base, scorer=scorer)
+    run_job(ws, job, wait=not no_wait)
+    adapter = ws.registry.adapter(name)
+    measured = scores.of(ws.registry.db, adapter.digest)
+    if as_json:
+        view = adapter_view(adapter, measured)
+        print_json({**view, "score_details": [score_view(s) for s in measured], "job": job.id})
+        return
+    rows = [[s.name, s.value, _details(s.details)] for s in measured]
+    print_table(f"scores of {adapter.name}", ["score", "value", "details"], rows)
+
+
+def _details(details: dict[str, object]) -> str:
+    figures = {key: value for key, value in details.items() if isinstance(value, int | float)}
+    return "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
