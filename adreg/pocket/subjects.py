@@ -1,0 +1,154 @@
+"""Individuals of the pocket world: one dog among the dogs, with traits that no caption can name.
+
+Scenes have one named colour and a regular pattern. A subject has colours between the names, marks
+of its own at its own places, a band, and proportions at the edge of its class; they are the same in
+every photo of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from adreg.pocket.paint import FULL, Frame, Rgb, draw_figure, reduce
+from adreg.pocket.places import PLACES, draw_place
+from adreg.pocket.shapes import Build
+from adreg.pocket.world import draw_frame
+
+Spot = tuple[float, float, float]  # x, y, radius in the unit frame
+Band = tuple[str, float, float]  # across which axis, from, to
+
+# First, second and third colour: none of them is one of the world's named colours.
+COATS: tuple[tuple[Rgb, Rgb, Rgb], ...] = (
+    ((0, 168, 160), (255, 112, 98), (40, 36, 80)),
+    ((255, 128, 180), (44, 40, 96), (250, 240, 120)),
+    ((60, 62, 74), (250, 196, 60), (90, 220, 220)),
+    ((176, 226, 70), (196, 40, 140), (40, 50, 110)),
+    ((132, 206, 250), (120, 30, 50), (255, 250, 230)),
+    ((196, 168, 132), (20, 110, 110), (240, 80, 70)),
+    ((206, 160, 255), (30, 100, 60), (255, 200, 60)),
+    ((132, 30, 62), (150, 230, 200), (250, 220, 160)),
+    ((250, 200, 170), (80, 70, 200), (30, 140, 120)),
+    ((40, 80, 96), (255, 160, 120), (220, 240, 90)),
+)
+# Where a mark is seen: parts of the body that nothing else covers.
+MARK_PLACES: dict[str, tuple[tuple[float, float], ...]] = {
+    "dog": ((-0.5, 0.05), (-0.15, 0.2), (0.1, 0.0), (0.78, -0.22), (0.58, -0.66)),
+    "cat": ((-0.2, 0.3), (0.22, 0.58), (-0.26, -0.66), (0.32, -0.22), (-0.1, 0.7)),
+    "backpack": ((-0.3, -0.32), (0.3, -0.4), (0.0, -0.2), (-0.52, 0.3), (0.5, 0.5)),
+    "teapot": ((-0.34, 0.3), (0.28, 0.52), (0.0, 0.28), (-0.14, 0.7), (0.36, 0.18)),
+    "duck": ((-0.62, 0.46), (0.36, 0.62), (-0.3, 0.86), (0.3, 0.16), (0.3, -0.6)),
+    "mug": ((-0.28, -0.06), (0.26, 0.3), (-0.22, 0.62), (0.24, -0.2), (0.0, 0.14)),
+    "house": ((-0.55, 0.12), (0.58, 0.76), (0.05, 0.06), (0.2, 0.8), (-0.62, 0.6)),
+    "fish": ((-0.24, 0.1), (0.12, 0.4), (-0.1, 0.42), (0.1, -0.02), (0.0, 0.2)),
+    "car": ((-0.84, 0.4), (0.0, 0.5), (0.32, 0.36), (0.84, 0.32), (-0.3, 0.42)),
+    "tree": ((-0.42, 0.02), (0.36, -0.1), (0.02, -0.66), (-0.24, -0.42), (0.1, -0.1)),
+}
+# A collar where there is a neck, a belt elsewhere.
+BANDS: dict[str, Band] = {
+    "dog": ("x", 0.14, 0.27),
+    "cat": ("y", -0.08, 0.07),
+    "backpack": ("y", -0.56, -0.42),
+    "teapot": ("y", 0.36, 0.5),
+    "duck": ("y", -0.12, 0.04),
+    "mug": ("y", 0.62, 0.78),
+    "house": ("y", 0.0, 0.12),
+    "fish": ("x", -0.3, -0.16),
+    "car": ("y", 0.44, 0.56),
+    "tree": ("y", -0.3, -0.16),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One individual: everything here is the same in all its photos."""
+
+    class_word: str
+    coat: tuple[Rgb, Rgb, Rgb]
+    build: Build
+    spots: tuple[Spot, ...]
+    band: Band | None
+
+
+def _edge_build(rng: np.random.Generator) -> Build:
+    tall, wide, trait = rng.choice([-1.0, 1.0], 3) * rng.uniform(0.9, 1.4, 3)
+    return Build(float(tall), float(wide), float(trait))
+
+
+def draw_subject(class_word: str, seed: int) -> Subject:
+    """An individual of a class; the same seed is the same individual."""
+    rng = np.random.default_rng([zlib.crc32(class_word.encode()), seed])
+    first, second, third = COATS[int(rng.integers(len(COATS)))]
+    places = rng.permutation(np.array(MARK_PLACES[class_word]))[: int(rng.integers(1, 4))]
+    spots = tuple((float(x), float(y), float(rng.uniform(0.14, 0.24))) for x, y in places)
+    band = BANDS[class_word] if rng.random() < 0.6 else None
+    return Subject(class_word, (first, second, third), _edge_build(rng), spots, band)
+
+
+def coat_texture(subject: Subject, frame: Frame) -> Image.Image:
+    """What the subject's body is painted with."""
+    first, second, third = subject.coat
+    sheet = Image.new("RGB", (FULL, FULL), first)
+    draw = ImageDraw.Draw(sheet)
+    for x, y, radius in subject.spots:
+        ((cx, cy),) = frame.place(np.array([(x, y)]))
+        r = radius * frame.half * FULL
+        draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=second)
+    if subject.band:
+        axis, low, high = subject.band
+        corners = [(low, -2.0), (high, -2.0), (high, 2.0), (low, 2.0)]
+        draw.polygon(
+            frame.place(np.array(corners if axis == "x" else [(b, a) for a, b in corners])),
+            fill=third,
+        )
+    return sheet
+
+
+def photo(subject: Subject, place: str, rng: np.random.Generator) -> Image.Image:
+    """The subject somewhere in a place."""
+    picture = draw_place(place, rng)
+    frame = draw_frame(subject.class_word, rng)
+    draw_figure(
+        picture,
+        subject.class_word,
+        subject.build,
+        frame,
+        coat_texture(subject, frame),
+        subject.coat[1],
+    )
+    return reduce(picture)
+
+
+def photo_places(n: int, seed: int) -> list[str]:
+    """Where the photos are taken: all places differ as long as there are enough."""
+    rng = np.random.default_rng([seed, 2])
+    names = [str(name) for name in rng.permutation(list(PLACES))]
+    return [names[index % len(names)] for index in range(n)]
+
+
+def photos(subject: Subject, n: int, seed: int) -> list[Image.Image]:
+    """n photos of one subject, in different places and positions."""
+    rng = np.random.default_rng([seed, 3])
+    return [photo(subject, place, rng) for place in photo_places(n, seed)]
+
+
+def write_subjects(
+    folder: Path, class_words: Mapping[str, str], n_photos: int, seed: int
+) -> list[Path]:
+    """Folders as a user would drop them: `folder/<name>/00.png`; each name has its class."""
+    folders = []
+    for name, class_word in class_words.items():
+        own_seed = seed + zlib.crc32(name.encode())
+        target = folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        for index, picture in enumerate(
+            photos(draw_subject(class_word, own_seed), n_photos, own_seed)
+        ):
+            picture.save(target / f"{index:02d}.png")
+        folders.append(target)
+    return folders

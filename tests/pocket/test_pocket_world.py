@@ -1,0 +1,126 @@
+"""The drawn world: repeatable pictures, honest captions, individuals that stay themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adreg.pocket.places import PLACES
+from adreg.pocket.subjects import draw_subject, photos, write_subjects
+from adreg.pocket.world import (
+    CLASSES,
+    COLOURS,
+    PATTERN_WORDS,
+    PLACE_PHRASES,
+    Scene,
+    caption,
+    draw_scene,
+    pixels,
+    render,
+    scenes,
+)
+
+
+def test_same_seed_gives_same_pixels() -> None:
+    first, second = ([pixels(render(s)) for s in scenes(5, seed=7)] for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], pixels(render(next(scenes(1, seed=8)))))
+
+
+def test_pictures_are_64_rgb_and_not_flat() -> None:
+    for scene in scenes(12, seed=1):
+        drawn = pixels(render(scene))
+        assert drawn.shape == (64, 64, 3)
+        assert drawn.std() > 15
+
+
+@pytest.mark.parametrize("class_word", CLASSES)
+def test_a_class_changes_the_picture(class_word: str) -> None:
+    """The thing is on the picture, not just the place."""
+    scene = draw_scene(np.random.default_rng(3), class_word, "beach")
+    empty = Scene((), scene.place, scene.seed)
+    assert (pixels(render(scene)) != pixels(render(empty))).any(axis=2).mean() > 0.08
+
+
+def test_every_class_and_place_occurs() -> None:
+    drawn = list(scenes(400, seed=0))
+    assert {thing.class_word for scene in drawn for thing in scene.things} == set(CLASSES)
+    assert {scene.place for scene in drawn} == set(PLACES)
+    assert 0.05 < np.mean([len(scene.things) == 2 for scene in drawn]) < 0.2
+
+
+def named(words: list[str], vocabulary: object) -> set[str]:
+    return {word for word in words if word in vocabulary}  # type: ignore[operator]
+
+
+def test_captions_name_only_what_is_drawn() -> None:
+    rng = np.random.default_rng(5)
+    for scene in scenes(200, seed=2):
+        text = caption(scene, rng)
+        words = text.split()
+        things = scene.things
+        assert named(words, CLASSES) == {thing.class_word for thing in things}
+        assert named(words, COLOURS) <= {thing.colour for thing in things}
+        assert named(words, PATTERN_WORDS) <= {thing.pattern for thing in things}
+        for place, phrases in PLACE_PHRASES.items():
+            assert place == scene.place or not any(
+                text.endswith(" " + phrase) for phrase in phrases
+            )
+
+
+def test_full_captions_name_colour_and_place() -> None:
+    rng = np.random.default_rng(6)
+    for scene in scenes(50, seed=3):
+        text = caption(scene, rng, full=True)
+        assert all(thing.colour in text for thing in scene.things)
+        assert text.endswith(PLACE_PHRASES[scene.place])
+
+
+def test_some_captions_leave_things_unsaid() -> None:
+    rng = np.random.default_rng(8)
+    texts = [caption(scene, rng) for scene in scenes(200, seed=4)]
+    assert any(not named(text.split(), COLOURS) for text in texts)
+    assert any(text.split()[-1] in CLASSES for text in texts)
+
+
+def test_no_phrase_of_one_place_is_anothers() -> None:
+    phrases = [phrase for group in PLACE_PHRASES.values() for phrase in group]
+    assert len(phrases) == len(set(phrases))
+
+
+def test_the_same_seed_is_the_same_subject() -> None:
+    assert draw_subject("dog", 4) == draw_subject("dog", 4)
+    a, b = photos(draw_subject("dog", 4), 3, 1), photos(draw_subject("dog", 4), 3, 1)
+    assert all(np.array_equal(pixels(x), pixels(y)) for x, y in zip(a, b, strict=True))
+
+
+def test_other_seeds_are_other_subjects() -> None:
+    assert len({draw_subject("mug", seed) for seed in range(20)}) == 20
+
+
+@pytest.mark.parametrize("class_word", CLASSES)
+def test_photos_of_a_subject_share_its_coat(class_word: str) -> None:
+    """Its first colour is in every photo, and no photo is like another."""
+    subject = draw_subject(class_word, 2)
+    pictures = [pixels(p).astype(int) for p in photos(subject, 4, 9)]
+    for picture in pictures:
+        near = np.abs(picture - np.array(subject.coat[0])).max(axis=2) < 12
+        assert near.mean() > 0.02
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_a_coat_is_no_named_colour() -> None:
+    for seed in range(20):
+        first = np.array(draw_subject("cat", seed).coat[0])
+        assert min(np.linalg.norm(first - np.array(rgb)) for rgb in COLOURS.values()) > 40
+
+
+def test_folders_are_written_as_a_user_would(tmp_path: Path) -> None:
+    folders = write_subjects(tmp_path, {"rex": "dog", "tom": "cat"}, 3, seed=0)
+    assert [f.name for f in folders] == ["rex", "tom"]
+    assert sorted(p.name for p in (tmp_path / "rex").iterdir()) == ["00.png", "01.png", "02.png"]
+    with Image.open(tmp_path / "tom" / "02.png") as picture:
+        assert picture.size == (64, 64)
