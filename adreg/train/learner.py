@@ -1,0 +1,204 @@
+"""The parts of a pipeline that learn: low-rank factors in the UNet and the trigger's embedding."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adreg.diffusion.attach import detach_all, disabled, patched_modules, peft_name
+from adreg.diffusion.modules import get_module, live_name, weight_matrix
+from adreg.diffusion.tokens import add_tokens, drop_token, encode_ids, extend_vocabulary
+from adreg.errors import ArtifactError
+from adreg.formats.factors import Factors
+from adreg.formats.read import AdapterWeights
+
+_SLOT = "training"
+
+
+class TriggerEmbedding(nn.Module):
+    """The base's frozen table with rows of its own for the last ids of the vocabulary.
+
+    Only `rows` (n x d) can learn. Nothing the size of the table is made in a step.
+    """
+
+    def __init__(self, table: Tensor, first: int, rows: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table, requires_grad=False)
+        self.rows = nn.Parameter(rows)
+        self._first = first
+
+    def forward(self, ids: Tensor) -> Tensor:
+        own = ids - self._first
+        known = F.embedding(ids.clamp(max=self._first - 1), self.table)
+        learnt = F.embedding(own.clamp(min=0), self.rows)
+        return torch.where((own >= 0)[..., None], learnt, known)
+
+
+class Learner:
+    """A pipeline in training: what it predicts, with and without what was learnt so far.
+
+    `past` maps modules to the sum of a line's earlier deltas (out x in): empty but for C-LoRA.
+    """
+
+    def __init__(
+        self, pipe: Any, modules: Sequence[str], trigger: list[int], past: Mapping[str, Tensor]
+    ) -> None:
+        self.past = past
+        self._pipe = pipe
+        self._modules = modules
+        self._trigger = trigger
+        self._plain: dict[tuple[int, ...], Tensor] = {}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that learns, by name, in a fixed order: the factors, then the token."""
+        found: dict[str, nn.Parameter] = {}
+        for module in self._modules:
+            layer = self._layer(module)
+            found[f"{module}.down"] = layer.lora_A[peft_name(_SLOT)].weight
+            found[f"{module}.up"] = layer.lora_B[peft_name(_SLOT)].weight
+        found["token"] = self._embedding().rows
+        return found
+
+    def factors(self) -> dict[str, Factors]:
+        """The factors as they are now, with their gradients."""
+        slot = peft_name(_SLOT)
+        return {
+            module: Factors(layer.lora_B[slot].weight, layer.lora_A[slot].weight)
+            for module in self._modules
+            for layer in [self._layer(module)]
+        }
+
+    def token(self) -> Tensor:
+        """The trigger's embedding (n x d)."""
+        return self._embedding().rows
+
+    def text(self, ids: Tensor) -> Tensor:
+        """Text features (n x 77 x d) of prompts, with the token's gradient."""
+        return encode_ids(self._pipe, ids)
+
+    @torch.no_grad()
+    def plain_text(self, ids: Tensor) -> Tensor:
+        """Text features of the same prompts without the trigger, which nothing learnt changes."""
+        rows = []
+        for row in drop_token(ids, self._trigger, self._pipe.tokenizer.pad_token_id):
+            key = tuple(row.tolist())
+            if key not in self._plain:
+                self._plain[key] = encode_ids(self._pipe, row[None])
+            rows.append(self._plain[key])
+        return torch.cat(rows)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """eps_{theta + D}(z_t, t, text), or v: what the base's UNet predicts."""
+        found: Tensor = self._pipe.unet(noisy, timesteps, text, return_dict=False)[0]
+        return found
+
+    @torch.no_grad()
+    def predict_base(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """eps_theta(z_t, t, text): the one UNet with what is being learnt switched off."""
+        with disabled(self._pipe):
+            return self.predict(noisy, timesteps, text)
+
+    def _layer(self, module: str) -> LoraLayer:
+        layer = get_module(self._pipe, module)
+        assert isinstance(layer, LoraLayer)
+        return layer
+
+    def _embedding(self) -> TriggerEmbedding:
+        table = self._pipe.text_encoder.get_input_embeddings()
+        assert isinstance(table, TriggerEmbedding)
+        return table
+
+
+@contextmanager
+def learning(
+    pipe: Any,
+    modules: Sequence[str],
+    rank: int,
+    trigger: str,
+    init: str | None,
+    *,
+    parent: AdapterWeights | None = None,
+    seed: int = 0,
+) -> Iterator[Learner]:
+    """Makes the pipeline learn `trigger` with fresh factors of `rank` on `modules`.
+
+    The token starts as the mean of the words of `init`, or at random where that is None. A
+    `parent`'s tokens and deltas count as part of the base. Afterwards the pipeline is what it was.
+    Raises ConflictError where the trigger is a token already, ArtifactError for a missing module.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer, table = pipe.tokenizer, pipe.text_encoder.get_input_embeddings()
+    vocabulary = pipe.text_encoder.config.vocab_size
+    pipe.tokenizer = copy.deepcopy(tokenizer)
+    earlier = parent or AdapterWeights({})
+    try:
+        add_tokens(pipe, earlier.tokens)
+        ids = _add_trigger(pipe, trigger, init, generator)
+        with _fused(pipe, earlier.factors) as past:
+            _add_factors(pipe, modules, rank, generator)
+            yield Learner(pipe, modules, ids, past)
+    finally:
+        detach_all(pipe)
+        pipe.text_encoder.set_input_embeddings(table)
+        pipe.text_encoder.config.vocab_size = vocabulary
+        pipe.tokenizer = tokenizer
+
+
+def _add_trigger(
+    pipe: Any, trigger: str, init: str | None, generator: torch.Generator
+) -> list[int]:
+    table = pipe.text_encoder.get_input_embeddings().weight.detach()
+    if init is None:
+        # Like an ordinary row: what the text encoder was trained to read.
+        row = torch.randn(1, table.shape[1], generator=generator) * table.float().std().cpu()
+    else:
+        words = pipe.tokenizer(init, add_special_tokens=False).input_ids
+        row = table[words].float().mean(dim=0, keepdim=True)
+    ids = extend_vocabulary(pipe, trigger, 1)
+    pipe.text_encoder.set_input_embeddings(
+        TriggerEmbedding(table, ids[0], row.to(table.device, torch.float32))
+    )
+    return ids
+
+
+def _add_factors(pipe: Any, modules: Sequence[str], rank: int, generator: torch.Generator) -> None:
+    """down as in LoRA's own code (Kaiming uniform, a = sqrt 5), up at 0 (arXiv 2106.09685)."""
+    paths = [live_name(module).removeprefix("unet.") for module in modules]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=paths)
+    pipe.unet.add_adapter(config, peft_name(_SLOT))
+    if patched_modules(pipe, _SLOT) != sorted(modules):
+        raise ArtifactError("the base's modules are not those of its files")
+    for module in modules:
+        layer = get_module(pipe, module)
+        assert isinstance(layer, LoraLayer)
+        down, up = (part[peft_name(_SLOT)].weight for part in (layer.lora_A, layer.lora_B))
+        fresh = torch.empty(down.shape)
+        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+        down.data.copy_(fresh)
+        nn.init.zeros_(up)
+
+
+@contextmanager
+def _fused(pipe: Any, factors: Mapping[str, Factors]) -> Iterator[dict[str, Tensor]]:
+    """The deltas inside the weights for as long as the context lasts; yields them, dense."""
+    kept: dict[str, Tensor] = {}
+    past: dict[str, Tensor] = {}
+    try:
+        for module, factor in factors.items():
+            weight = weight_matrix(get_module(pipe, module))
+            past[module] = factor.delta().to(weight.device)
+            kept[module] = weight.detach().clone()
+            weight.data.add_(past[module].to(weight))
+        yield past
+    finally:
+        for module, weight in kept.items():
+            weight_matrix(get_module(pipe, module)).data.copy_(weight)

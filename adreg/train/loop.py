@@ -1,0 +1,187 @@
+"""The training run, read top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from adreg.domain import Base, Json, Progress, silent
+from adreg.errors import ArtifactError
+from adreg.formats.factors import Factors, concatenate
+from adreg.formats.read import AdapterWeights
+from adreg.store.digest import sha256_json
+from adreg.train.dataset import Batches
+from adreg.train.learner import Learner, learning
+from adreg.train.methods.table import METHODS
+from adreg.train.prompts import training_prompts
+from adreg.train.resume import Keeper
+from adreg.train.spec import TrainSpec
+
+
+class Stopped(Exception):
+    """The run was asked to stop and did, after saving its state at `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"training stopped at step {step}; its state is saved")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was learnt; the last step's loss terms; where the run went on, if it did.
+
+    `notes` tells of saved states that could not be used.
+    """
+
+    weights: AdapterWeights
+    losses: dict[str, float]
+    resumed_from: int | None
+    notes: tuple[str, ...]
+
+
+def train(
+    pipe: Any,
+    base: Base,
+    images: Sequence[Image.Image],
+    spec: TrainSpec,
+    state_dir: Path,
+    parent: AdapterWeights | None = None,
+    progress: Progress = silent,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Trains on `images`, going on from the newest whole state in `state_dir`.
+
+    `parent` is the line so far (C-LoRA): the result then holds the whole line, ranks added up.
+    On the CPU the same inputs and thread count give the same bits, however often it was
+    interrupted. The pipeline is left as it was given.
+
+    Raises Stopped where `should_stop` says so, ArtifactError where a loss is not finite or the
+    parent is of another kind, ConflictError where the trigger is a token already.
+    """
+    method = METHODS[spec.method]
+    modules = method.modules(base.modules)
+    _check_parent(parent, spec, modules)
+    init = spec.class_word if method.starts_from_class else None
+    with learning(
+        pipe, modules, spec.rank, spec.trigger, init, parent=parent, seed=spec.seed
+    ) as learner:
+        batches = Batches(pipe, images, training_prompts(spec), base.prediction_type)
+        parameters = learner.parameters()
+        optimizer = _optimizer(parameters, spec)
+        generator = torch.Generator().manual_seed(spec.seed)
+        run = _run_key(base, images, spec, parent)
+        keeper = Keeper(state_dir, run, parameters, optimizer, generator)
+        began, notes = keeper.restore()
+        _tell(began, notes, spec, progress)
+        figures: dict[str, float] = {}
+        for step in range((began or 0) + 1, spec.steps + 1):
+            terms = method.losses(learner, batches.draw(spec.batch, generator), spec)
+            loss = torch.stack(list(terms.values())).sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = clip_grad_norm_(parameters.values(), spec.max_grad_norm)
+            figures = _figures(step, loss, norm, terms)
+            optimizer.step()
+            progress("train", step, spec.steps, **figures)
+            if step == spec.steps:
+                break
+            stopping = should_stop()
+            if stopping or step % spec.checkpoint_every == 0:
+                keeper.save(step)
+            if stopping:
+                raise Stopped(step)
+        return Trained(_result(learner, base, spec, parent), figures, began, notes)
+
+
+def _tell(began: int | None, notes: tuple[str, ...], spec: TrainSpec, progress: Progress) -> None:
+    for note in notes:
+        progress(f"{note}; it is left out", 0, spec.steps)
+    if began is not None:
+        progress(f"going on from step {began}", began, spec.steps)
+
+
+def _optimizer(parameters: dict[str, torch.nn.Parameter], spec: TrainSpec) -> torch.optim.AdamW:
+    factors = [parameter for name, parameter in parameters.items() if name != "token"]
+    groups: list[dict[str, Any]] = [
+        {"params": factors, "lr": spec.learning_rate, "weight_decay": spec.weight_decay},
+        # Decay would pull the embedding away from the words around it.
+        {"params": [parameters["token"]], "lr": spec.token_learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups)
+
+
+def _figures(step: int, loss: Tensor, norm: Tensor, terms: dict[str, Tensor]) -> dict[str, float]:
+    """The loss and its terms as numbers; ArtifactError where they are none."""
+    figures = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+    if not math.isfinite(figures["loss"]) or not math.isfinite(float(norm)):
+        told = ", ".join(f"{name} {value:g}" for name, value in figures.items())
+        raise ArtifactError(
+            f"training diverged at step {step}: {told}, gradient {float(norm):g}",
+            remedy="lower the learning rate",
+        )
+    return figures
+
+
+def _check_parent(parent: AdapterWeights | None, spec: TrainSpec, modules: list[str]) -> None:
+    if parent is None:
+        return
+    method = parent.manifest.get("method")
+    if spec.method != "c-lora" or method != "c-lora" or set(parent.factors) != set(modules):
+        raise ArtifactError(
+            f"a {spec.method} run cannot go on from an adapter of method {method}",
+            remedy="continue lines of c-lora adapters of this base only",
+        )
+
+
+def _run_key(
+    base: Base, images: Sequence[Image.Image], spec: TrainSpec, parent: AdapterWeights | None
+) -> str:
+    """What a saved state must have been made with to be gone on from."""
+    pictures = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    earlier = None if parent is None else [parent.manifest, _fingerprint(parent)]
+    return sha256_json([spec.digest(), base.digest, pictures, earlier])
+
+
+def _fingerprint(weights: AdapterWeights) -> str:
+    found = hashlib.sha256()
+    for factor in weights.factors.values():
+        found.update(factor.up.contiguous().numpy().tobytes())
+        found.update(factor.down.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _result(
+    learner: Learner, base: Base, spec: TrainSpec, parent: AdapterWeights | None
+) -> AdapterWeights:
+    fresh = {
+        module: Factors(factor.up.detach().cpu().clone(), factor.down.detach().cpu().clone())
+        for module, factor in sorted(learner.factors().items())
+    }
+    tokens = {spec.trigger: learner.token().detach().cpu().clone()}
+    concepts: list[Json] = []
+    if parent is not None:
+        fresh = {key: concatenate([parent.factors[key], factor]) for key, factor in fresh.items()}
+        tokens = {**parent.tokens, **tokens}
+        concepts = list(parent.manifest["concepts"])
+    end = next(iter(fresh.values())).rank
+    entry = {"trigger": spec.trigger, "class_word": spec.class_word, "kind": spec.kind}
+    manifest: Json = {
+        "version": 1,
+        "base": {"name": base.name, "digest": base.digest, "family": base.family},
+        "method": spec.method,
+        "concepts": [*concepts, {**entry, "ranks": [end - spec.rank, end]}],
+        "line": None,
+        "continued_from": None,
+        "spec": spec.essence(),
+        "steps": spec.steps,
+    }
+    return AdapterWeights(fresh, tokens, manifest)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adreg.domain import Concept, silent
+from adreg.formats.read import AdapterWeights
+from adreg.score.features import Scorer
+from adreg.score.measure import Pictures, sample_pictures, scores
+from adreg.score.prompts import concept_asks
+from adreg.score.spec import ScoreSpec
+from tests import tiny
+from tests.diffusion.weights import random_weights
+
+SPEC = ScoreSpec(prompts=4, concept_prompts=2, seeds=1, steps=2, guidance=2.0)
+REX = Concept("<rex>", "dog")
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return tiny.pocket_pipeline()
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    return Scorer(tiny.scorer_folder(tmp_path_factory.mktemp("scorer")))
+
+
+def weights(pipe: Any, size: float) -> AdapterWeights:
+    shapes = tiny.modules_of(pipe)
+    token = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    keys = [key for key in sorted(shapes) if ".attn" in key]
+    return random_weights(shapes, keys, {"<rex>": token}, size=size)
+
+
+def pixels(images: list[Image.Image]) -> np.ndarray[Any, Any]:
+    return np.stack([np.asarray(image, dtype=np.int16) for image in images])
+
+
+def test_an_adapter_that_does_nothing_preserves_everything(pipe: Any, scorer: Scorer) -> None:
+    found = sample_pictures(pipe, weights(pipe, 0.0), [REX], SPEC, silent)
+    assert np.abs(pixels(found.base) - pixels(found.adapted)).max() <= 1
+    assert np.abs(pixels(found.base) - pixels(found.again)).max() > 5
+    kps, alignment = scores(found, scorer, "d" * 64, SPEC)
+    assert kps["value"] == pytest.approx(1.0, abs=1e-4)
+    assert kps["details"]["kps_rel"] > 0.9
+    assert kps["details"]["floor"] < kps["value"]
+    assert kps["scorer"] == alignment["scorer"] == "d" * 64
+
+
+def test_a_strong_adapter_scores_lower(pipe: Any, scorer: Scorer) -> None:
+    found = sample_pictures(pipe, weights(pipe, 3.0), [REX], SPEC, silent)
+    kps = scores(found, scorer, "d", SPEC)[0]
+    assert kps["value"] < 0.9999
+    parts = kps["details"]
+    assert parts["class"]["kps"] != parts["other"]["kps"]
+    both = 2 / (1 / parts["class"]["kps"] + 1 / parts["other"]["kps"])
+    assert kps["value"] == pytest.approx(both)
+
+
+def test_all_inputs_are_recorded(pipe: Any, scorer: Scorer) -> None:
+    found = sample_pictures(pipe, weights(pipe, 0.1), [REX], SPEC, silent)
+    kps, alignment = scores(found, scorer, "d", SPEC)
+    assert kps["inputs"] == {
+        "prompts": [ask.prompt for ask in found.asks],
+        "seeds": [0, 1, 2, 3],
+        "steps": 2,
+        "guidance": 2.0,
+    }
+    assert alignment["inputs"]["prompts"][1] == "a photo of a <rex> dog in the snow"
+    assert alignment["details"]["texts"][1] == "a photo of a dog in the snow"
+    assert alignment["value"] == pytest.approx(sum(alignment["details"]["each"]) / 2)
+
+
+def test_the_scorer_sees_which_text_belongs_to_a_picture(scorer: Scorer) -> None:
+    """A picture's alignment is with its own text, not with the prompt or a neighbour's text."""
+    asks = concept_asks([REX], 3, 1, 0, named=True)
+    images = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    found = Pictures(asks, images, images[::-1], images, asks, images)
+    record = scores(found, scorer, "d", SPEC)[1]
+    for ask, image, value in zip(asks, images, record["details"]["each"], strict=True):
+        assert value == pytest.approx(
+            float((scorer.images([image]) * scorer.texts([ask.text])).sum()), abs=1e-5
+        )
+
+
+def test_c_lora_is_asked_without_the_class_noun(pipe: Any) -> None:
+    learnt = weights(pipe, 0.1)
+    line = AdapterWeights(learnt.factors, learnt.tokens, {"method": "c-lora"})
+    found = sample_pictures(pipe, line, [REX], SPEC, silent)
+    assert [ask.prompt for ask in found.concept_asks] == [
+        "a photo of <rex>",
+        "a photo of <rex> in the snow",
+    ]
+
+
+def test_without_triggers_only_kps_is_measured(pipe: Any, scorer: Scorer) -> None:
+    learnt = weights(pipe, 0.1)
+    found = sample_pictures(pipe, AdapterWeights(learnt.factors), [], SPEC, silent)
+    assert [record["name"] for record in scores(found, scorer, "d", SPEC)] == ["kps/1"]
+
+
+def test_the_layers_are_the_bases_again(pipe: Any) -> None:
+    before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
+    sample_pictures(pipe, weights(pipe, 1.0), [REX], SPEC, silent)
+    after = pipe.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adreg.domain import Concept
+from adreg.errors import UsageError
+from adreg.score.prompts import concept_asks, ordinary_asks
+from adreg.score.spec import ScoreSpec, score_spec
+
+REX, BOX = Concept("<rex>", "dog"), Concept("<box>", "orange box")
+
+
+@pytest.mark.parametrize("family", ["pocket", "sd1"])
+def test_spec_survives_json(family: str) -> None:
+    spec = score_spec(family)
+    assert ScoreSpec.from_json(spec.to_json()) == spec
+    assert ScoreSpec(seed=1).digest() != ScoreSpec().digest()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompts", 0), ("steps", 1.5), ("guidance", float("nan")), ("seeds", True)],
+)
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=field):
+        ScoreSpec(**{field: value})
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    content = ScoreSpec().to_json()
+    with pytest.raises(UsageError, match="odd"):
+        ScoreSpec.from_json({**content, "odd": 1})
+    del content["steps"]
+    with pytest.raises(UsageError, match="steps"):
+        ScoreSpec.from_json(content)
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 40])
+def test_ordinary_prompts_are_of_class_and_others_and_never_of_the_trigger(count: int) -> None:
+    asks = ordinary_asks([REX], count, 1, 0)
+    assert len(asks) == count
+    assert len({ask.prompt for ask in asks}) == count
+    assert len({ask.seed for ask in asks}) == count
+    for ask in asks:
+        assert "<rex>" not in ask.prompt
+        assert ("dog" in ask.prompt) == (ask.about == "class")
+    if count == 12:
+        assert sum(ask.about == "class" for ask in asks) == 6
+
+
+def test_every_class_of_a_line_has_its_turn() -> None:
+    prompts = [ask.prompt for ask in ordinary_asks([REX, BOX, REX], 12, 1, 0)]
+    assert sum("dog" in prompt for prompt in prompts) == 3
+    assert sum("an orange box" in prompt for prompt in prompts) == 3
+
+
+def test_without_a_class_word_all_are_others() -> None:
+    asks = ordinary_asks([Concept("<s1>", "")], 12, 1, 0)
+    assert {ask.about for ask in asks} == {"other"}
+    assert len(asks) == 12
+
+
+def test_seeds_repeat_each_prompt_with_other_noise() -> None:
+    asks = ordinary_asks([REX], 2, 3, 100)
+    assert [ask.seed for ask in asks] == [100, 101, 102, 103, 104, 105]
+    assert [ask.prompt for ask in asks] == [asks[0].prompt] * 3 + [asks[3].prompt] * 3
+
+
+def test_concept_prompts_and_their_texts() -> None:
+    asks = concept_asks([REX, BOX], 4, 1, 0, named=True)
+    assert [(ask.prompt, ask.text) for ask in asks] == [
+        ("a photo of a <rex> dog", "a photo of a dog"),
+        ("a photo of a <box> orange box", "a photo of an orange box"),
+        ("a photo of a <rex> dog in the snow", "a photo of a dog in the snow"),
+        ("a photo of a <box> orange box in the snow", "a photo of an orange box in the snow"),
+    ]
+    bare = concept_asks([REX], 2, 1, 0, named=False)
+    assert bare[1].prompt == "a photo of <rex> in the snow"
+    assert bare[1].text == "a photo of a dog in the snow"
+    community = concept_asks([Concept("<s1>", ""), Concept("", "dog")], 2, 1, 0, named=True)
+    assert [(ask.prompt, ask.text) for ask in community] == [
+        ("a photo of <s1>", "a photo"),
+        ("a photo of <s1> in the snow", "a photo in the snow"),
+    ]

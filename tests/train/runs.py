@@ -1,0 +1,37 @@
+"""A tiny base, its images and specs, for the tests of this folder and of tests/jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from adreg.domain import Base
+from adreg.train.spec import TrainSpec, make_spec
+from adreg.train.subject import open_image, read_subject
+from tests import tiny
+
+
+def base_of(pipe: Any, prediction_type: str = "epsilon") -> Base:
+    return Base(
+        name="tiny",
+        path=Path("/nowhere"),
+        family="pocket",
+        digest="0" * 64,
+        components={},
+        prediction_type=prediction_type,
+        modules=tiny.modules_of(pipe),
+    )
+
+
+def images(folder: Path, count: int = 3, seed: int = 0) -> list[Image.Image]:
+    tiny.photos(folder, count, seed=seed)
+    return [open_image(folder / name) for name in read_subject(folder).images]
+
+
+def small_spec(method: str = "lora", **settings: Any) -> TrainSpec:
+    """Few steps of small batches; the penalty is off unless asked for."""
+    usual: dict[str, Any] = {"steps": 6, "batch": 2, "rank": 2, "checkpoint_every": 2}
+    words = {"trigger": "<rex>", "class_word": "dog"}
+    return make_spec(method, "pocket", **{**words, **usual, **settings})
