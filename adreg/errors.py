@@ -28,6 +28,15 @@ class AdregError(Exception):
         self.message = message
         self.remedy = remedy
 
+    def to_json(self) -> dict[str, object]:
+        """The error as job results and the job table hold it; `BY_NAME` finds its class again."""
+        return {
+            "type": type(self).__name__,
+            "message": self.message,
+            "remedy": self.remedy,
+            "retryable": self.retryable,
+        }
+
 
 class UsageError(AdregError):
     """A flag, setting, spec or recipe that cannot be meant."""
@@ -82,8 +91,8 @@ BY_NAME: dict[str, type[AdregError]] = {
 }
 
 
-def not_found(what: str, name: str, known: Iterable[str]) -> NotFoundError:
-    """A NotFoundError that suggests the nearest known name."""
+def not_found(what: str, name: str, known: Iterable[str], remedy: str) -> NotFoundError:
+    """A NotFoundError that suggests the nearest known name, else what `remedy` says."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]!r}?" if near else "see what there is: adreg list"
+    remedy = f"did you mean {near[0]!r}?" if near else remedy
     return NotFoundError(f"no {what} named {name!r}", remedy=remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Before torch is imported anywhere: idle OpenMP workers that spin make a tiny model on a busy
 # two-core machine up to 70 times slower.
@@ -21,3 +22,10 @@ import pytest  # noqa: E402
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ADREG_HOME points into the test's own folder, so no test touches the user's registry."""
     monkeypatch.setenv("ADREG_HOME", str(tmp_path / "adreg-home"))
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> None:
+    """Training in the test's own process has them flushed to zero; hypothesis needs them back."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)

@@ -22,5 +22,15 @@ def test_only_an_external_error_can_be_worth_a_retry() -> None:
 
 
 def test_not_found_suggests_what_is_near_and_nothing_far() -> None:
-    assert "'rexy'" in str(not_found("adapter", "rxy", ["rexy", "tom"]).remedy)
-    assert "did you mean" not in str(not_found("adapter", "zzz", ["rexy"]).remedy)
+    assert "'rexy'" in str(not_found("adapter", "rxy", ["rexy", "tom"], "look").remedy)
+    assert not_found("adapter", "zzz", ["rexy"], "look").remedy == "look"
+
+
+def test_an_error_survives_its_way_through_json() -> None:
+    told = ExternalError("hub away", remedy="wait", retryable=True).to_json()
+    assert told == {
+        "type": "ExternalError",
+        "message": "hub away",
+        "remedy": "wait",
+        "retryable": True,
+    }

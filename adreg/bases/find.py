@@ -88,7 +88,7 @@ def _folder(ref: str, known: Mapping[str, str], what: str, marker: str) -> Path:
             f"the {what} {ref!r} is not at {path} any more", remedy="put it back or name its folder"
         )
     if not path.is_dir():
-        raise not_found(what, ref, known)
+        raise not_found(what, ref, known, f"use {POCKET}, or the folder of a local {what}")
     raise ArtifactError(
         f"{path} has no {marker}: it is no {what}",
         remedy="give a folder written by save_pretrained",

@@ -67,9 +67,9 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
 @jobs_app.command()
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a queued or running job; a running one saves its state and stops within seconds."""
-    from adreg.registry import jobs
+    from adreg.service import supervisor
 
-    job = jobs.cancel(open_workspace().registry.db, job_id)
+    job = supervisor.cancel(open_workspace(), job_id)
     print_json(job_view(job)) if as_json else say(f"job {job_id} is cancelled")
 
 

@@ -47,7 +47,7 @@ def _run(job: Json, staging: Path) -> Json:
     try:
         return {"outputs": _dispatch(job, staging)}
     except AdregError as error:
-        return {"error": describe(error)}
+        return {"error": error.to_json()}
     except OSError as error:
         traceback.print_exc()
         place = f"{error.filename}: " if error.filename else ""
@@ -55,7 +55,7 @@ def _run(job: Json, staging: Path) -> Json:
             f"{place}{error.strerror or error}",
             remedy="free some disk space" if error.errno in _FULL else None,
         )
-        return {"error": describe(told)}
+        return {"error": told.to_json()}
     except Exception as error:
         if stop.requested():
             return {"stopped": str(error)}
@@ -78,16 +78,6 @@ def _dispatch(job: Json, staging: Path) -> Json:
         if job["kind"] in _SAVES_STATE:
             stop.listen()
         return run({**job["inputs"], "device": device}, staging, progress)
-
-
-def describe(error: AdregError) -> Json:
-    """An error as the supervisor reads it from result.json."""
-    return {
-        "type": type(error).__name__,
-        "message": error.message,
-        "remedy": error.remedy,
-        "retryable": error.retryable,
-    }
 
 
 if __name__ == "__main__":

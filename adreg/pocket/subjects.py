@@ -1,8 +1,8 @@
 """Individuals of the pocket world: one dog among the dogs, with traits that no caption can name.
 
-Scenes have one named colour and a regular pattern. A subject has colours between the names, marks
-of its own at its own places, a band, and proportions at the edge of its class; they are the same in
-every photo of it.
+Scenes have one named colour and a regular pattern. A subject has three colours that go together,
+marks of its own at its own places, a band, and proportions at the edge of its class; they are the
+same in every photo of it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from PIL import Image, ImageDraw
 from adreg.pocket.paint import FULL, Frame, Rgb, draw_figure, reduce
 from adreg.pocket.places import PLACES, draw_place
 from adreg.pocket.shapes import Build
-from adreg.pocket.world import draw_frame
+from adreg.pocket.world import COLOURS, draw_frame
 
 Spot = tuple[float, float, float]  # x, y, radius in the unit frame
 Band = tuple[str, float, float]  # across which axis, from, to
 
-# First, second and third colour: none of them is one of the world's named colours.
-COATS: tuple[tuple[Rgb, Rgb, Rgb], ...] = (
-    ((0, 168, 160), (255, 112, 98), (40, 36, 80)),
-    ((255, 128, 180), (44, 40, 96), (250, 240, 120)),
-    ((60, 62, 74), (250, 196, 60), (90, 220, 220)),
-    ((176, 226, 70), (196, 40, 140), (40, 50, 110)),
-    ((132, 206, 250), (120, 30, 50), (255, 250, 230)),
-    ((196, 168, 132), (20, 110, 110), (240, 80, 70)),
-    ((206, 160, 255), (30, 100, 60), (255, 200, 60)),
-    ((132, 30, 62), (150, 230, 200), (250, 220, 160)),
-    ((250, 200, 170), (80, 70, 200), (30, 140, 120)),
-    ((40, 80, 96), (255, 160, 120), (220, 240, 90)),
+# Body, marks and extremities, band. A caption names one colour; which go together, and where, it
+# cannot say. All are colours the base can paint: its VAE has seen no others.
+COATS: tuple[tuple[str, str, str], ...] = (
+    ("blue", "yellow", "red"),
+    ("white", "red", "blue"),
+    ("yellow", "purple", "white"),
+    ("green", "orange", "white"),
+    ("red", "white", "yellow"),
+    ("purple", "yellow", "green"),
+    ("orange", "blue", "white"),
+    ("brown", "yellow", "blue"),
+    ("white", "purple", "orange"),
+    ("blue", "white", "orange"),
 )
 # Where a mark is seen: parts of the body that nothing else covers.
 MARK_PLACES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -83,7 +84,7 @@ def _edge_build(rng: np.random.Generator) -> Build:
 def draw_subject(class_word: str, seed: int) -> Subject:
     """An individual of a class; the same seed is the same individual."""
     rng = np.random.default_rng([zlib.crc32(class_word.encode()), seed])
-    first, second, third = COATS[int(rng.integers(len(COATS)))]
+    first, second, third = (COLOURS[name] for name in COATS[int(rng.integers(len(COATS)))])
     places = rng.permutation(np.array(MARK_PLACES[class_word]))[: int(rng.integers(1, 4))]
     spots = tuple((float(x), float(y), float(rng.uniform(0.14, 0.24))) for x, y in places)
     band = BANDS[class_word] if rng.random() < 0.6 else None

@@ -15,6 +15,8 @@ from adreg.settings import Settings
 from adreg.store.files import Store
 
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
+_SEE = "see what there is: adreg list"
+_SEE_MERGED = "see what there is: adreg list --checkpoints"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Registry:
         if found is None and _DIGEST.fullmatch(ref):
             found = self._by_prefix(ref)
         if found is None:
-            raise not_found("adapter", ref, names.all_names(self.db, "adapter"))
+            raise not_found("adapter", ref, names.all_names(self.db, "adapter"), _SEE)
         return found
 
     def _by_prefix(self, prefix: str) -> Adapter | None:
@@ -56,7 +58,7 @@ class Registry:
         digest = names.digest_of(self.db, ref, "checkpoint") or ref
         found = checkpoints.by_digest(self.db, self.store, digest)
         if found is None:
-            raise not_found("checkpoint", ref, names.all_names(self.db, "checkpoint"))
+            raise not_found("checkpoint", ref, names.all_names(self.db, "checkpoint"), _SEE_MERGED)
         return found
 
     def artefact(self, ref: str) -> Adapter | Checkpoint:
@@ -75,4 +77,4 @@ class Registry:
                 *names.all_names(self.db, "adapter"),
                 *names.all_names(self.db, "checkpoint"),
             ]
-            raise not_found("adapter or checkpoint", ref, known) from None
+            raise not_found("adapter or checkpoint", ref, known, _SEE) from None

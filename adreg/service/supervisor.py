@@ -120,13 +120,15 @@ def free_dead_workers(ws: Workspace) -> None:
             jobs.expire_lease(ws.registry.db, job)
 
 
-def describe(error: AdregError) -> Json:
-    return {
-        "type": type(error).__name__,
-        "message": error.message,
-        "remedy": error.remedy,
-        "retryable": error.retryable,
-    }
+def cancel(ws: Workspace, job_id: int) -> Job:
+    """Cancels a job; its worker ends the child at its next heartbeat, here where that is dead.
+
+    Raises NotFoundError, ConflictError where the job has ended already.
+    """
+    job = jobs.cancel(ws.registry.db, job_id)
+    if job.worker and known_dead(job.worker):
+        end_orphans(staging_folder(ws.settings, job.id), job.attempt + 1)
+    return job
 
 
 def _follow(ws: Workspace, child: OwnChild, tick: Tick) -> bool:
@@ -170,7 +172,7 @@ def _record(ws: Workspace, child: OwnChild, outputs: Json) -> None:
 def _park(ws: Workspace, job: Job, error: Exception) -> None:
     """Fails the job, so that an error of ours does not stop a watcher again at every start."""
     if isinstance(error, AdregError):
-        _fail(ws, job, describe(error))
+        _fail(ws, job, error.to_json())
         return
     _fail(ws, job, {"type": "Crash", "message": f"{type(error).__name__}: {error}"})
     with open_log(ws.settings, job.id) as log:
