@@ -6,12 +6,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from adreg.bases.find import find_base
+from adreg.bases.load import load_pipeline
+from adreg.diffusion.sample import sample, usual_guidance
 from adreg.domain import Json, Progress
 from adreg.merge.execute import merge
 from adreg.merge.recipe import from_json
 
 MODEL = "artefact/model"
+_PREVIEW_SEED = 0
 
 
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
@@ -19,7 +24,7 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
 
     Inputs: base (reference), base_name, adapters [{name, digest, path, weight}], recipe
     (MergeRecipe.to_json(); it decides, weights included), device. Outputs: checkpoint (folder,
-    relative to staging), report, concepts, previews (none).
+    relative to staging), report, concepts, previews (one picture of each concept).
     """
     base = replace(find_base(inputs["base"]), name=inputs["base_name"])
     files = {adapter["digest"]: Path(adapter["path"]) for adapter in inputs["adapters"]}
@@ -32,5 +37,19 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
         "checkpoint": MODEL,
         "report": report,
         "concepts": report["concepts"],
-        "previews": [],
+        "previews": _previews(staging, report["concepts"], inputs["device"], progress),
     }
+
+
+def _previews(staging: Path, concepts: list[Json], device: str, progress: Progress) -> list[Json]:
+    """One picture of each concept, made by the checkpoint as it was written."""
+    prompts = [f"a photo of {c['trigger']} {c['class_word']}".strip() for c in concepts]
+    pipe = load_pipeline(staging / MODEL, device=torch.device(device))
+    seeds = [_PREVIEW_SEED] * len(prompts)
+    images = sample(pipe, prompts, seeds, guidance=usual_guidance(pipe), progress=progress)
+    previews = []
+    for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+        file = f"artefact/preview-{number:02}.png"
+        image.save(staging / file)
+        previews.append({"file": file, "prompt": prompt, "seed": _PREVIEW_SEED})
+    return previews

@@ -10,10 +10,11 @@ from adreg.domain import Base, Checkpoint, Concept, Job, JobState, Json, check_n
 from adreg.errors import ConflictError
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import AdapterRef, MergeRecipe, new_recipe
-from adreg.registry import checkpoints, jobs, names
+from adreg.registry import checkpoints, jobs, names, scores
 from adreg.registry.connection import immediate
 from adreg.service.adding import check_fits
 from adreg.service.generating import base_ref_of, parse_weighted
+from adreg.service.pictures import take_in
 from adreg.service.workspace import Workspace
 from adreg.store.digest import tree_digest
 from adreg.store.staging import publish_dir
@@ -93,7 +94,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
 
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
-    """Moves the verified folder into the store and writes its row."""
+    """Moves the verified folder and its previews into the store and writes their rows."""
     folder = staging / outputs["checkpoint"]
     digest = tree_digest(folder)
     path = publish_dir(folder, ws.registry.store.checkpoint_path(digest))
@@ -108,10 +109,13 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         concepts=tuple(Concept(**concept) for concept in outputs["concepts"]),
         recipe={**recipe, "renames": outputs["report"].get("renames", [])},
     )
+    pictures = take_in(ws, digest, staging, outputs["previews"])
     result = {"digest": digest, "name": request["name"], "report": outputs["report"]}
     with immediate(ws.registry.db):
         checkpoints.insert(ws.registry.db, checkpoint)
         names.point(ws.registry.db, request["name"], "checkpoint", digest)
+        for picture in pictures:
+            scores.insert_preview(ws.registry.db, picture)
         if not jobs.finish(ws.registry.db, job, result):
             raise ConflictError(f"job {job.id} was taken over by another worker")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from adreg.bases.find import POCKET, find_scorer, reference
-from adreg.domain import Adapter, Base, Job, Json, Preview, Score
+from adreg.domain import Adapter, Base, Job, Json, Score
 from adreg.errors import ArtifactError, ConflictError, UsageError
 from adreg.registry import jobs, scores
 from adreg.registry.connection import immediate
 from adreg.score.spec import score_spec
 from adreg.service.adding import check_fits
 from adreg.service.generating import base_ref_of
+from adreg.service.pictures import take_in
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 
@@ -88,15 +89,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     """Writes scores and previews; the pictures go into the store first."""
     request = job.request
-    pictures = [
-        Preview(
-            artefact=request["adapter"],
-            blob=ws.registry.store.add_blob(staging / preview["file"]),
-            prompt=preview["prompt"],
-            seed=preview["seed"],
-        )
-        for preview in outputs["previews"]
-    ]
+    pictures = take_in(ws, request["adapter"], staging, outputs["previews"])
     values = {score["name"]: score["value"] for score in outputs["scores"]}
     with immediate(ws.registry.db):
         for score in outputs["scores"]:

@@ -175,6 +175,7 @@ def test_publishing_once_and_again(cli: Cli, pair: Json, hub: HubServer, tmp_pat
     assert (first["repo"], first["changed"], first["visibility"]) == ("me/pair", True, "private")
     assert set(first) == documented("publish")
     assert sorted(first["files"]) == sorted(file["path"] for file in planned["files"])
+    assert [path for path in first["files"] if path.endswith(".png")], "a picture of each concept"
     again = online.json("publish", "pair", "--repo", "me/pair")
     assert (again["changed"], again["commit"]) == (False, first["commit"])
     assert len(hub.repos["me/pair"].commits) == 2  # the empty repository's, and ours

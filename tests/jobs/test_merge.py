@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from adreg.bases.find import find_base
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.modules import attention_modules
@@ -48,4 +50,8 @@ def test_ends_with_a_checkpoint_a_report_and_concepts(tmp_path: Path) -> None:
     assert pipe.tokenizer.convert_tokens_to_ids("<b>") == len(pipe.tokenizer) - 1
     assert outputs["report"]["verified"]["modules"] == 6
     assert [concept["trigger"] for concept in outputs["concepts"]] == ["<a>", "<b>"]
+    prompts = [preview["prompt"] for preview in outputs["previews"]]
+    assert all(trigger in prompt for trigger, prompt in zip(["<a>", "<b>"], prompts, strict=True))
+    for preview in outputs["previews"]:
+        assert Image.open(staging / preview["file"]).getextrema() != ((0, 0),) * 3
     json.dumps(outputs)
