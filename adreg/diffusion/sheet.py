@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-_CELL = 128  # pixels: smaller pictures are enlarged to this on a sheet
+# Pixels: smaller pictures are enlarged to the one on a sheet, larger ones reduced to the other.
+SMALLEST_CELL, LARGEST_CELL = 128, 1024
 
 
 def sheet(
@@ -16,7 +17,8 @@ def sheet(
     labels_top: Sequence[str] = (),
 ) -> Image.Image:
     """Rows of pictures in a grid, labels beside the rows and above the columns."""
-    side = max(_CELL, *(image.width for row in rows for image in row))
+    widest = max(image.width for row in rows for image in row)
+    side = min(max(SMALLEST_CELL, widest), LARGEST_CELL)
     columns = max(len(row) for row in rows)
     font = ImageFont.load_default(size=12)
     left = max((int(font.getlength(text)) + 12 for text in labels_left), default=4)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from adreg.bases.find import POCKET
-from adreg.diffusion.sheet import sheet
+from adreg.diffusion.sheet import SMALLEST_CELL, sheet
 from adreg.domain import Adapter, Json
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.pocket.subjects import write_subjects
@@ -24,6 +24,7 @@ from adreg.service.supervisor import Tick, quiet, run_now
 from adreg.service.training import SUBJECT_FILE
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
+from adreg.train.subject import open_image, read_subject
 
 DRAWN = {"rex": "dog", "tom": "cat", "brew": "mug"}
 PHOTOS, PICTURES_EACH = 5, 3
@@ -145,8 +146,9 @@ def _picture(
 
 
 def _photos(folder: Path) -> list[Image.Image]:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    shown = [Image.open(file).convert("RGB") for file in files[:PICTURES_EACH]]
+    """The first photos, cut to the sheet's cells: as taken, they are thousands of pixels wide."""
+    files = [folder / name for name in read_subject(folder).images[:PICTURES_EACH]]
+    shown = [ImageOps.fit(open_image(file), (SMALLEST_CELL, SMALLEST_CELL)) for file in files]
     return shown + shown[:1] * (PICTURES_EACH - len(shown))
 
 

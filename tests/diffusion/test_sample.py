@@ -77,3 +77,9 @@ def test_sheet_places_pictures_in_rows() -> None:
     )
     colours = {page.getpixel((x, y)) for x in (page.width - 20,) for y in (60, page.height - 60)}
     assert colours == {(0, 0, 255), (255, 255, 255)}
+
+
+def test_a_sheet_of_large_photos_stays_a_picture_one_can_open() -> None:
+    page = sheet([[Image.new("RGB", (4000, 3000))], [Image.new("RGB", (64, 64))]])
+    assert page.width < 1100
+    assert page.height < 2200
