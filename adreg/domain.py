@@ -54,6 +54,10 @@ class Concept:
     class_word: str
     kind: SubjectKind = "object"
 
+    def to_json(self) -> Json:
+        """As job files, recipes and cards write it; `Concept(**...)` reads it back."""
+        return {"trigger": self.trigger, "class_word": self.class_word, "kind": self.kind}
+
 
 @dataclass(frozen=True)
 class Adapter:

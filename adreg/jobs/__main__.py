@@ -20,9 +20,9 @@ from adreg.errors import AdregError, ExternalError
 from adreg.jobs import stop
 from adreg.jobs.device import hold_device
 from adreg.jobs.progress import ProgressFile
+from adreg.jobs.protocol import JOB_FILE, LOCK_FILE, RESULT_FILE
 from adreg.store.staging import read_json, write_json_atomic
 
-JOB_FILE, RESULT_FILE, LOCK_FILE = "job.json", "result.json", "lock"
 # Every other kind starts from nothing when it is run again: SIGTERM just ends it.
 _SAVES_STATE = ("train",)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -9,7 +9,8 @@ import json
 import time
 from pathlib import Path
 
-PROGRESS_FILE = "progress.jsonl"
+from adreg.jobs.protocol import PROGRESS_FILE
+
 _SECONDS_BETWEEN_LINES = 0.1
 
 

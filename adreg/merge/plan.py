@@ -23,7 +23,7 @@ from adreg.merge.operands import (
     read_operand,
     rename_collisions,
 )
-from adreg.merge.recipe import MergeRecipe, Sampling, concept_json
+from adreg.merge.recipe import MergeRecipe, Sampling
 
 _FLOAT = 4
 _COMPONENTS = ("unet", "text_encoder", "vae")
@@ -66,7 +66,7 @@ class Plan:
                 for operand in self.operands
             ],
             "operations": [asdict(operation) for operation in self.operations],
-            "concepts": [concept_json(concept) for concept in self.concepts],
+            "concepts": [concept.to_json() for concept in self.concepts],
             "renames": list(self.renames),
             "warnings": list(self.warnings),
             "modules": len(self.modules),

@@ -137,17 +137,8 @@ def from_json(content: Mapping[str, Any]) -> MergeRecipe:
 def _adapter_json(adapter: AdapterRef) -> Json:
     content: Json = {"name": adapter.name, "digest": adapter.digest, "weight": adapter.weight}
     if adapter.concepts:
-        content["concepts"] = [concept_json(concept) for concept in adapter.concepts]
+        content["concepts"] = [concept.to_json() for concept in adapter.concepts]
     return content
-
-
-def concept_json(concept: Concept) -> Json:
-    """The concept as recipes and reports write it."""
-    return {
-        "trigger": concept.trigger,
-        "class_word": concept.class_word,
-        "kind": concept.kind,
-    }
 
 
 def _adapter_from(content: Mapping[str, Any]) -> AdapterRef:

@@ -9,7 +9,6 @@ from typing import Any
 
 from adreg.domain import Json
 from adreg.merge.plan import Plan
-from adreg.merge.recipe import concept_json
 
 RECIPE_FILE = "adreg_recipe.json"
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
@@ -35,7 +34,7 @@ def recipe_record(plan: Plan) -> Json:
     return {
         "recipe": plan.recipe.to_json(),
         "merged": [operand.digest for operand in plan.operands],
-        "concepts": [concept_json(concept) for concept in plan.concepts],
+        "concepts": [concept.to_json() for concept in plan.concepts],
         "renames": list(plan.renames),
         "warnings": list(plan.warnings),
         "libraries": {name: version(name) for name in _LIBRARIES},

@@ -86,6 +86,15 @@ def finish(db: Database, job: Job, result: Json) -> bool:
     return _fenced(db, job, "state='done', result=?", [dump(result)])
 
 
+def conclude(db: Database, job: Job, result: Json) -> None:
+    """`finish` for a transaction that writes what was made: a stale worker undoes all of it.
+
+    Raises ConflictError for a stale worker.
+    """
+    if not finish(db, job, result):
+        raise ConflictError(f"job {job.id} was taken over by another worker")
+
+
 def fail(db: Database, job: Job, error: Json) -> bool:
     """Parks the job with its error; only a retry starts it again."""
     return _fenced(db, job, "state='failed', failures=failures+1, error=?", [dump(error)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from adreg.domain import Job, Json
+from adreg.jobs.protocol import JOB_FILE, PROGRESS_FILE, RESULT_FILE
 from adreg.service.workers import child_arguments, end_orphans
 from adreg.settings import Settings
 from adreg.store.staging import (
@@ -23,8 +24,6 @@ from adreg.store.staging import (
     write_json_atomic,
 )
 
-# The names the child uses; it is started by module name, so that nothing here imports torch.
-JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.jsonl"
 _SECONDS_TO_END = 30.0
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 

@@ -93,7 +93,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
                 shutil.copyfile(staging / image, out / f"{number:03}.png")
     result = {"out": str(out), "seeds": job.request["seeds"], "prompts": job.request["prompts"]}
     with immediate(ws.registry.db):
-        jobs.finish(ws.registry.db, job, result)
+        jobs.conclude(ws.registry.db, job, result)
 
 
 def parse_weighted(ws: Workspace, ref: str) -> tuple[Adapter, float]:

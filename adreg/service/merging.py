@@ -7,7 +7,6 @@ from pathlib import Path
 
 from adreg.bases.find import reference
 from adreg.domain import Base, Checkpoint, Concept, Job, JobState, Json, check_name
-from adreg.errors import ConflictError
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import AdapterRef, MergeRecipe, new_recipe
 from adreg.registry import checkpoints, jobs, names, scores
@@ -116,8 +115,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         names.point(ws.registry.db, request["name"], "checkpoint", digest)
         for picture in pictures:
             scores.insert_preview(ws.registry.db, picture)
-        if not jobs.finish(ws.registry.db, job, result):
-            raise ConflictError(f"job {job.id} was taken over by another worker")
+        jobs.conclude(ws.registry.db, job, result)
 
 
 def _files(ws: Workspace, recipe: MergeRecipe) -> list[tuple[str, Path]]:

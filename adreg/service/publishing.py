@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adreg.domain import Adapter, Checkpoint, Job, Json
-from adreg.errors import ArtifactError, ConflictError
+from adreg.errors import ArtifactError
 from adreg.registry import jobs, scores, sources
 from adreg.registry.connection import immediate
 from adreg.service.workspace import Workspace
@@ -62,8 +62,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         sources.insert_publication(
             ws.registry.db, artefact, outputs["repo"], outputs["commit"], outputs["url"]
         )
-        if not jobs.finish(ws.registry.db, job, {"digest": artefact, **outputs}):
-            raise ConflictError(f"job {job.id} was taken over by another worker")
+        jobs.conclude(ws.registry.db, job, {"digest": artefact, **outputs})
 
 
 def _describe(ws: Workspace, artefact: Adapter | Checkpoint) -> Json:
@@ -75,10 +74,7 @@ def _describe(ws: Workspace, artefact: Adapter | Checkpoint) -> Json:
             "name": artefact.base_name or artefact_family(artefact),
             "digest": artefact.base_digest,
         },
-        "concepts": [
-            {"trigger": c.trigger, "class_word": c.class_word, "kind": c.kind}
-            for c in artefact.concepts
-        ],
+        "concepts": [concept.to_json() for concept in artefact.concepts],
         "scores": [{"name": name, "value": value} for name, value in sorted(latest.items())],
         "recipe": _recipe(artefact),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adreg.bases.find import POCKET, find_scorer, reference
 from adreg.domain import Adapter, Base, Job, Json, Score
-from adreg.errors import ArtifactError, ConflictError, UsageError
+from adreg.errors import ArtifactError, UsageError
 from adreg.registry import jobs, scores
 from adreg.registry.connection import immediate
 from adreg.score.spec import score_spec
@@ -77,10 +77,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "base": str(base.path),
         "base_name": base.name,
         "adapter": str(adapter.path),
-        "concepts": [
-            {"trigger": c.trigger, "class_word": c.class_word, "kind": c.kind}
-            for c in adapter.concepts
-        ],
+        "concepts": [concept.to_json() for concept in adapter.concepts],
         "scorer": request["scorer"],
         "spec": request["spec"],
     }
@@ -107,5 +104,4 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
             )
         for picture in pictures:
             scores.insert_preview(ws.registry.db, picture)
-        if not jobs.finish(ws.registry.db, job, {"digest": request["adapter"], "scores": values}):
-            raise ConflictError(f"job {job.id} was taken over by another worker")
+        jobs.conclude(ws.registry.db, job, {"digest": request["adapter"], "scores": values})

@@ -139,8 +139,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     with immediate(ws.registry.db):
         adapters.insert(ws.registry.db, adapter)
         names.point(ws.registry.db, request["name"], "adapter", digest)
-        if not jobs.finish(ws.registry.db, job, result):
-            raise ConflictError(f"job {job.id} was taken over by another worker")
+        jobs.conclude(ws.registry.db, job, result)
         if request["scorer"]:
             scoring.enqueue_score(ws, adapter, base, request["scorer"])
 
