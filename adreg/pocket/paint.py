@@ -38,12 +38,10 @@ class Frame:
     x: float
     y: float
     half: float
-    mirrored: bool = False
 
     def place(self, points: Points) -> Corner:
         """Unit coordinates to drawn pixels."""
-        sign = -1.0 if self.mirrored else 1.0
-        placed = (points * (sign * self.half, self.half) + (self.x, self.y)) * FULL
+        placed = (points * self.half + (self.x, self.y)) * FULL
         return [(float(x), float(y)) for x, y in placed]
 
 

@@ -8,8 +8,9 @@ same in every photo of it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,17 @@ def _edge_build(rng: np.random.Generator) -> Build:
     return Build(float(tall), float(wide), float(trait))
 
 
-def draw_subject(class_word: str, seed: int) -> Subject:
-    """An individual of a class; the same seed is the same individual."""
-    rng = np.random.default_rng([zlib.crc32(class_word.encode()), seed])
-    first, second, third = (COLOURS[name] for name in COATS[int(rng.integers(len(COATS)))])
+def draw_subject(
+    class_word: str, seed: int, *, coat: int | None = None, training: bool = False
+) -> Subject:
+    """An individual of a class; the same seed is the same individual.
+
+    `coat` dresses it in those of the COATS. The individuals that the identity scorer and the
+    autoencoder learnt from (`training`) are drawn from other dice: no seed gives one of them.
+    """
+    rng = np.random.default_rng([zlib.crc32(class_word.encode()), seed, *[1] * training])
+    drawn = int(rng.integers(len(COATS)))
+    first, second, third = (COLOURS[name] for name in COATS[drawn if coat is None else coat])
     places = rng.permutation(np.array(MARK_PLACES[class_word]))[: int(rng.integers(1, 4))]
     spots = tuple((float(x), float(y), float(rng.uniform(0.14, 0.24))) for x, y in places)
     band = BANDS[class_word] if rng.random() < 0.6 else None
@@ -138,18 +146,34 @@ def photos(subject: Subject, n: int, seed: int) -> list[Image.Image]:
     return [photo(subject, place, rng) for place in photo_places(n, seed)]
 
 
+def rivals(subject: Subject, seed: int, n: int = 9) -> list[Subject]:
+    """Others of the same class in the same colours: only marks, band and proportions differ."""
+    coats = [tuple(COLOURS[name] for name in coat) for coat in COATS]
+    coat = coats.index(subject.coat)
+    others = (draw_subject(subject.class_word, number, coat=coat) for number in count(seed + 1))
+    return list(islice((other for other in others if other != subject), n))
+
+
+def own_seed(name: str, seed: int) -> int:
+    """The seed of the individual of a name: each name is another one."""
+    return seed + zlib.crc32(name.encode())
+
+
 def write_subjects(
-    folder: Path, class_words: Mapping[str, str], n_photos: int, seed: int
+    folder: Path, class_words: Mapping[str, str], n_photos: int, seed: int, coat: int | None = None
 ) -> list[Path]:
     """Folders as a user would drop them: `folder/<name>/00.png`; each name has its class."""
     folders = []
     for name, class_word in class_words.items():
-        own_seed = seed + zlib.crc32(name.encode())
-        target = folder / name
-        target.mkdir(parents=True, exist_ok=True)
-        for index, picture in enumerate(
-            photos(draw_subject(class_word, own_seed), n_photos, own_seed)
-        ):
-            picture.save(target / f"{index:02d}.png")
-        folders.append(target)
+        own = own_seed(name, seed)
+        subject = draw_subject(class_word, own, coat=coat)
+        folders.append(write_pictures(folder / name, photos(subject, n_photos, own)))
     return folders
+
+
+def write_pictures(folder: Path, pictures: Sequence[Image.Image]) -> Path:
+    """`folder/00.png` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        picture.save(folder / f"{index:02d}.png")
+    return folder

@@ -45,9 +45,13 @@ OPENINGS: tuple[str, ...] = (
     "",
     "",
 )
-TWO_SHARE = 0.12  # of the scenes hold two things
-PLAIN_SHARE = 0.5  # of the things have no pattern
-NAMED_COLOUR, NAMED_PATTERN, NAMED_PLACE = 0.7, 0.8, 0.7  # how often a caption says so
+# One colour of each class that no training scene shows: can the base put together what it knows?
+HELD_OUT: frozenset[tuple[str, str]] = frozenset(
+    zip(CLASSES, (*COLOURS, "red", "orange"), strict=True)
+)
+TWO_SHARE = 0.35  # of the scenes hold two things
+PLAIN_SHARE = 0.55  # of the things have no pattern
+NAMED_COLOUR, NAMED_PATTERN, NAMED_PLACE = 0.8, 0.9, 0.75  # how often a caption says so
 
 
 @dataclass(frozen=True)
@@ -77,34 +81,42 @@ def draw_build(rng: Rng, spread: float = 0.6) -> Build:
 
 
 def draw_frame(class_word: str, rng: Rng, slot: int = 0, slots: int = 1) -> Frame:
-    """A spot on the ground; two things share the width."""
+    """A spot on the ground; two things share the width. What has a front faces right."""
     half = float(rng.uniform(0.29, 0.37)) if slots == 1 else float(rng.uniform(0.2, 0.235))
     middle = (slot + 0.5) / slots
     x = middle + float(rng.uniform(-0.09, 0.09)) * (1 if slots == 1 else 0.2)
     foot = float(rng.uniform(0.84, 0.93))
     if class_word == "fish":  # it swims or lies, it does not stand
         foot -= float(rng.uniform(0.0, 0.12))
-    return Frame(x, foot - half, half, bool(rng.random() < 0.5))
+    return Frame(x, foot - half, half)
 
 
-def draw_thing(rng: Rng, class_word: str | None = None, slot: int = 0, slots: int = 1) -> Thing:
-    """A random thing, of a given class if one is named."""
+def known_colours(class_word: str) -> list[str]:
+    """The colours that training scenes show a class in: all but the one held out."""
+    return [colour for colour in COLOURS if (class_word, colour) not in HELD_OUT]
+
+
+def draw_thing(
+    rng: Rng,
+    class_word: str | None = None,
+    slot: int = 0,
+    slots: int = 1,
+    colour: str | None = None,
+) -> Thing:
+    """A random thing; class and colour are drawn where none is named."""
     word = class_word or str(rng.choice(CLASSES))
     plain = rng.random() < PLAIN_SHARE
     pattern = "plain" if plain else str(rng.choice(PATTERN_WORDS[1:]))
-    return Thing(
-        word,
-        str(rng.choice(list(COLOURS))),
-        pattern,
-        draw_build(rng),
-        draw_frame(word, rng, slot, slots),
-    )
+    shown = colour or str(rng.choice(known_colours(word)))
+    return Thing(word, shown, pattern, draw_build(rng), draw_frame(word, rng, slot, slots))
 
 
-def draw_scene(rng: Rng, class_word: str | None = None, place: str | None = None) -> Scene:
+def draw_scene(
+    rng: Rng, class_word: str | None = None, place: str | None = None, colour: str | None = None
+) -> Scene:
     """A random scene; a named class gives a scene with that one thing only."""
     slots = 2 if class_word is None and rng.random() < TWO_SHARE else 1
-    things = tuple(draw_thing(rng, class_word, slot, slots) for slot in range(slots))
+    things = tuple(draw_thing(rng, class_word, slot, slots, colour) for slot in range(slots))
     return Scene(things, place or str(rng.choice(list(PLACES))), int(rng.integers(2**31)))
 
 

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from adreg.pocket.places import PLACES
-from adreg.pocket.subjects import draw_subject, photos, write_subjects
+from adreg.pocket.styles import TECHNIQUES, draw_style, style_pictures, write_styles
+from adreg.pocket.subjects import draw_subject, photos, rivals, write_subjects
 from adreg.pocket.world import (
     CLASSES,
     COLOURS,
+    HELD_OUT,
     PATTERN_WORDS,
     PLACE_PHRASES,
     Scene,
@@ -49,7 +51,21 @@ def test_every_class_and_place_occurs() -> None:
     drawn = list(scenes(400, seed=0))
     assert {thing.class_word for scene in drawn for thing in scene.things} == set(CLASSES)
     assert {scene.place for scene in drawn} == set(PLACES)
-    assert 0.05 < np.mean([len(scene.things) == 2 for scene in drawn]) < 0.2
+    assert 0.25 < np.mean([len(scene.things) == 2 for scene in drawn]) < 0.45
+
+
+def test_no_training_scene_shows_a_held_out_pair() -> None:
+    drawn = [thing for scene in scenes(1500, seed=0) for thing in scene.things]
+    seen = {(thing.class_word, thing.colour) for thing in drawn}
+    assert len(HELD_OUT) == len(CLASSES) == len({word for word, _ in HELD_OUT})
+    assert not seen & HELD_OUT
+    assert len(seen) == len(CLASSES) * (len(COLOURS) - 1)
+
+
+def test_a_held_out_pair_is_drawn_when_asked_for() -> None:
+    word, colour = min(HELD_OUT)
+    scene = draw_scene(np.random.default_rng(0), word, colour=colour)
+    assert [(thing.class_word, thing.colour) for thing in scene.things] == [(word, colour)]
 
 
 def named(words: list[str], vocabulary: object) -> set[str]:
@@ -117,6 +133,51 @@ def test_a_coat_has_more_colours_than_a_caption_names() -> None:
         coat = draw_subject("cat", seed).coat
         assert len(set(coat)) == 3
         assert set(coat) <= set(COLOURS.values())
+
+
+def test_rivals_differ_in_nothing_a_caption_names() -> None:
+    subject = draw_subject("cat", 3)
+    others = rivals(subject, 3)
+    assert len({subject, *others}) == 10
+    assert {(s.class_word, s.coat) for s in others} == {(subject.class_word, subject.coat)}
+    assert others == rivals(subject, 3)
+
+
+def test_training_individuals_come_from_other_dice() -> None:
+    public = {draw_subject("dog", seed, coat=0) for seed in range(50)}
+    assert not public & {draw_subject("dog", seed, coat=0, training=True) for seed in range(50)}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_style_is_the_same_in_all_its_pictures(technique: str) -> None:
+    """It changes every picture, and says nothing of what is on it."""
+    style = draw_style(1, technique)
+    assert style == draw_style(1, technique)
+    pictures = [pixels(p) for p in style_pictures(style, 10, seed=2)]
+    assert all(p.shape == (64, 64, 3) and p.std() > 5 for p in pictures)
+    again = [pixels(p) for p in style_pictures(style, 10, seed=2)]
+    assert all(np.array_equal(a, b) for a, b in zip(pictures, again, strict=True))
+    assert len({p.tobytes() for p in pictures}) == 10
+
+
+def test_contours_are_of_two_inks_only() -> None:
+    """Every pixel lies on the line between ink and paper."""
+    style = draw_style(3, "contour")
+    ink, paper = (np.array(style.inks[i], dtype=float) for i in (0, 2))
+    found = pixels(style_pictures(style, 1, 0)[0]).reshape(-1, 3) - ink
+    along = found @ (paper - ink) / ((paper - ink) @ (paper - ink))
+    assert np.abs(found - along[:, None] * (paper - ink)).max() < 2
+
+
+def test_a_mosaic_has_tiles_of_four_pixels() -> None:
+    picture = pixels(style_pictures(draw_style(3, "mosaic"), 1, 0)[0])
+    assert np.array_equal(picture, picture[::4, ::4].repeat(4, 0).repeat(4, 1))
+
+
+def test_style_folders_take_the_techniques_in_turn(tmp_path: Path) -> None:
+    folders = write_styles(tmp_path, ["ink", "pen", "tile"], 2, seed=0)
+    assert [f.name for f in folders] == ["ink", "pen", "tile"]
+    assert all(len(list(folder.glob("*.png"))) == 2 for folder in folders)
 
 
 def test_folders_are_written_as_a_user_would(tmp_path: Path) -> None:
