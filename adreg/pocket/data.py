@@ -1,4 +1,5 @@
-"""The training set: drawn once, kept beside the run, each scene with several captions."""
+"""What training sees, drawn once and kept beside the run: captioned scenes, and a gallery of
+individuals and styles that no caption names."""
 
 from __future__ import annotations
 
@@ -7,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from adreg.pocket.state import read_tensors, write_tensors
+from adreg.pocket.styles import draw_style, style_pictures
+from adreg.pocket.subjects import COATS, draw_subject, photos
 from adreg.pocket.tokenizer import LENGTH
-from adreg.pocket.world import Scene, caption, pixels, render, scenes
+from adreg.pocket.world import CLASSES, Scene, caption, pixels, render, scenes
 
 CAPTIONS = 6  # a scene is captioned in this many ways
+SHOTS = 8  # pictures of each individual of the gallery: every place once
+STYLE_SHARE = 0.2  # of the gallery's size, in styles
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,24 @@ class Data:
         return to_float(self.pictures[index]), self.tokens[index, which].long()
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Bytes (n, 3, 64, 64): SHOTS of each individual, then pictures in drawing styles.
+
+    The individuals of one class and coat follow each other, `rivals` of them.
+    """
+
+    pictures: Tensor
+    rivals: int
+
+    @property
+    def individuals(self) -> Tensor:
+        """(classes x coats, rivals, SHOTS, 3, 64, 64)."""
+        groups = len(CLASSES) * len(COATS)
+        shown = self.pictures[: groups * self.rivals * SHOTS]
+        return shown.view(groups, self.rivals, SHOTS, *shown.shape[1:])
+
+
 def to_float(pictures: Tensor) -> Tensor:
     """Bytes to [-1, 1]."""
     return pictures.float() / 127.5 - 1
@@ -40,11 +64,12 @@ def to_float(pictures: Tensor) -> Tensor:
 
 def to_tensor(drawn: list[Scene]) -> Tensor:
     """The scenes as bytes (n, 3, 64, 64)."""
-    return (
-        torch.from_numpy(np.stack([pixels(render(scene)) for scene in drawn]))
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
+    return stack([render(scene) for scene in drawn])
+
+
+def stack(pictures: list[Image.Image]) -> Tensor:
+    """Pictures as bytes (n, 3, 64, 64)."""
+    return torch.from_numpy(np.stack(list(map(pixels, pictures)))).permute(0, 3, 1, 2).contiguous()
 
 
 def encode(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -76,3 +101,27 @@ def load_data(out: Path, count: int, seed: int, tokenizer: CLIPTokenizer) -> Dat
         write_tensors(path, {"pictures": data.pictures, "tokens": data.tokens}, {})
     tensors, _ = read_tensors(path)
     return Data(tensors["pictures"], tensors["tokens"])
+
+
+def draw_gallery(rivals: int, seed: int) -> Gallery:
+    """`rivals` individuals of every class in every coat, then pictures in styles."""
+    drawn = []
+    for word in CLASSES:
+        for coat in range(len(COATS)):
+            for number in range(rivals):
+                own = seed * 1_000_000 + coat * 1_000 + number
+                subject = draw_subject(word, own, coat=coat, training=True)
+                drawn.append(stack(photos(subject, SHOTS, own)))
+    for own in range(round(STYLE_SHARE * len(drawn))):
+        drawn.append(stack(style_pictures(draw_style(own), SHOTS, own)))
+    return Gallery(torch.cat(drawn), rivals)
+
+
+def load_gallery(out: Path, rivals: int, seed: int) -> Gallery:
+    """The gallery of this run: drawn the first time, read afterwards."""
+    path = out / f"gallery-{rivals}-{seed}.safetensors"
+    if not path.exists():
+        gallery = draw_gallery(rivals, seed)
+        write_tensors(path, {"pictures": gallery.pictures}, {})
+    tensors, _ = read_tensors(path)
+    return Gallery(tensors["pictures"], rivals)

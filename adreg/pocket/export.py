@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPModel
+from transformers import CLIPModel, ConvNextModel
 
 from adreg.pocket.model import (
     Shape,
+    build_identity,
     build_image_processor,
     build_pipeline,
     build_scorer,
@@ -69,6 +70,15 @@ def export_scorer(folder: Path, clip: CLIPModel) -> None:
     swap(part, folder / "scorer")
 
 
+def export_identity(folder: Path, model: ConvNextModel) -> None:
+    """`folder/identity`: an image-only model with its image processor."""
+    part = folder / "identity.tmp"
+    shutil.rmtree(part, ignore_errors=True)
+    copy.deepcopy(model).cpu().to(torch.float16).eval().save_pretrained(part)
+    build_image_processor().save_pretrained(part)
+    swap(part, folder / "identity")
+
+
 def export_untrained(folder: Path, shape: Shape | None = None, seed: int = 0) -> None:
     """Random weights in the final layout: for tests, and for work that cannot wait for training."""
     shape = shape or Shape()
@@ -80,3 +90,4 @@ def export_untrained(folder: Path, shape: Shape | None = None, seed: int = 0) ->
     folder.mkdir(parents=True, exist_ok=True)
     export_base(folder, build_vae(shape), both)
     export_scorer(folder, build_scorer(tokenizer, shape))
+    export_identity(folder, build_identity(shape))

@@ -13,6 +13,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionConfig,
+    ConvNextConfig,
+    ConvNextModel,
 )
 
 from adreg.pocket.paint import SIZE
@@ -31,6 +33,7 @@ class Shape:
     text_layers: int = 2
     clip_width: int = 128
     clip_layers: int = 3
+    identity: tuple[int, ...] = (48, 96, 192)
     norm_groups: int = 8
 
 
@@ -112,6 +115,20 @@ def build_scorer(tokenizer: CLIPTokenizer, shape: Shape) -> CLIPModel:
     text = text_config(tokenizer, width, 2)
     return CLIPModel(
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=width)
+    )
+
+
+def build_identity(shape: Shape) -> ConvNextModel:
+    """Pictures alone: 64 x 64 pixels to one feature, the mean over 4 x 4 places."""
+    depths = [2] * (len(shape.identity) - 1) + [4]
+    return ConvNextModel(
+        ConvNextConfig(
+            num_stages=len(shape.identity),
+            hidden_sizes=list(shape.identity),
+            depths=depths,
+            patch_size=4,
+            image_size=SIZE,
+        )
     )
 
 

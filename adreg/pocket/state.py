@@ -19,10 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, distributed, nn
-
-# Set by `torchrun`; alone, this process is the only one.
-RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+from torch import Tensor, nn
 
 
 def generator(seed: int, stage: str, step: int) -> torch.Generator:
@@ -61,24 +58,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, json.loads((file.metadata() or {}).get("note", "{}"))
 
 
-def mine(batch: Tensor) -> Tensor:
-    """This process's share of a batch that all of them have drawn alike."""
-    return batch[RANK::WORLD]
-
-
-def share_gradients(module: nn.Module) -> None:
-    """The mean over all processes: one message a step, so a slow core is waited for only once."""
-    if WORLD == 1:
-        return
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients]) / WORLD
-    distributed.all_reduce(flat)
-    for gradient, part in zip(
-        gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-    ):
-        gradient.copy_(part.view_as(gradient))
-
-
 class Trainee:
     """One stage's module with its optimizer, its moving average and the steps it has done."""
 
@@ -101,7 +80,6 @@ class Trainee:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        share_gradients(self.module)
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -165,7 +143,7 @@ class Log:
         """Say where the stage is, if it is time to."""
         if self.first < 0:
             self.first = trainee.step - 1
-        if RANK or (trainee.step % self.every and trainee.step != self.steps):
+        if trainee.step % self.every and trainee.step != self.steps:
             return
         pace = (time.monotonic() - self.began) / (trainee.step - self.first)
         entry = {
