@@ -24,6 +24,7 @@ class Settings:
     home: Path
     base: str = "pocket"
     scorer: str = ""
+    identity_scorer: str = ""
     device: str = "auto"
     method: str = "cat"
     settle_seconds: float = 3.0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adreg.bases.find import find_scorer
+import torch
+
 from adreg.bases.load import load_pipeline, pick_device
+from adreg.bases.scorers import find_identity_scorer, find_scorer
 from adreg.diffusion.modules import live_modules
 from adreg.domain import Concept, Json, Progress
 from adreg.formats.read import read_adapter
-from adreg.score.features import Scorer
-from adreg.score.measure import Pictures, sample_pictures, scores
+from adreg.score import identity
+from adreg.score.features import ImageScorer, Scorer
+from adreg.score.measure import Pictures, identity_score, sample_pictures, scores
 from adreg.score.spec import ScoreSpec
+from adreg.train.subject import open_image
 
 _CLASS_PREVIEWS = 3
 
@@ -19,19 +23,43 @@ _CLASS_PREVIEWS = 3
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     """Scores and previews of one adapter.
 
-    inputs: base (path), adapter (path), concepts, scorer (reference), spec, device. Previews are
-    the concept's pictures and the first of its class, all with the adapter attached.
+    inputs: base (path), adapter (path), concepts, scorer (folder), spec, device, and identity:
+    scorer (folder) and photos (paths by trigger), or why it is `skipped`. Previews are the
+    concept's pictures and the first of its class, all with the adapter attached.
     """
     device = pick_device(inputs["device"])
-    folder, digest = find_scorer(inputs["scorer"])
+    scorer = find_scorer(inputs["scorer"])
     spec = ScoreSpec.from_json(inputs["spec"])
     progress("loading", 0, 1)
     pipe = load_pipeline(Path(inputs["base"]), device=device)
     weights = read_adapter(Path(inputs["adapter"]), live_modules(pipe))
     concepts = [Concept(**entry) for entry in inputs["concepts"]]
     pictures = sample_pictures(pipe, weights, concepts, spec, progress)
-    found = scores(pictures, Scorer(folder, device), digest, spec)
-    return {"scores": found, "previews": _save_previews(pictures, staging)}
+    found = scores(pictures, Scorer(scorer.path, device), scorer.digest, spec)
+    likeness, why_not = _identity(inputs["identity"], pictures, device, spec)
+    return {
+        "scores": [*found, *likeness],
+        "skipped": {identity.NAME: why_not} if why_not else {},
+        "previews": _save_previews(pictures, staging),
+    }
+
+
+def _identity(
+    asked: Json, pictures: Pictures, device: torch.device, spec: ScoreSpec
+) -> tuple[list[Json], str | None]:
+    """The identity/1 record, or none and why."""
+    if "skipped" in asked:
+        return [], asked["skipped"]
+    shown = {ask.trigger for ask in pictures.concept_asks} & asked["photos"].keys()
+    if not shown:
+        return [], "no picture shows a concept whose photos are in this registry"
+    photos = {
+        trigger: [open_image(Path(path)) for path in asked["photos"][trigger]]
+        for trigger in sorted(shown)
+    }
+    scorer = find_identity_scorer(asked["scorer"])
+    looking = ImageScorer(scorer.path, device)
+    return [identity_score(pictures, photos, looking, scorer.digest, spec)], None
 
 
 def _save_previews(pictures: Pictures, staging: Path) -> list[Json]:

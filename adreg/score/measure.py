@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -12,8 +12,8 @@ from adreg.diffusion.attach import attach, detach_all
 from adreg.diffusion.sample import sample
 from adreg.domain import Concept, Json, Progress
 from adreg.formats.read import AdapterWeights
-from adreg.score import alignment, kps
-from adreg.score.features import Scorer
+from adreg.score import alignment, identity, kps
+from adreg.score.features import ImageScorer, Scorer
 from adreg.score.prompts import Ask, concept_asks, ordinary_asks
 from adreg.score.spec import ScoreSpec
 
@@ -47,7 +47,7 @@ def sample_pictures(
     named = weights.manifest.get("method") != "c-lora"
     asks = ordinary_asks(concepts, spec.prompts, spec.seeds, spec.seed)
     own = concept_asks(concepts, spec.concept_prompts, spec.seeds, spec.seed, named=named)
-    moved = [Ask(ask.prompt, ask.seed + _OTHER_NOISE, ask.about, ask.text) for ask in asks]
+    moved = [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
     images = _sample(pipe, [*asks, *moved], spec, "the base", progress)
     attach(pipe, "measured", weights)
     try:
@@ -89,6 +89,35 @@ def scores(pictures: Pictures, scorer: Scorer, digest: str, spec: ScoreSpec) -> 
         mean = sum(values) / len(values)
         found.append(_record(alignment.NAME, mean, details, digest, own, spec))
     return found
+
+
+def identity_score(
+    pictures: Pictures,
+    photos: Mapping[str, Sequence[Image.Image]],
+    scorer: ImageScorer,
+    digest: str,
+    spec: ScoreSpec,
+) -> Json:
+    """The identity/1 record: each concept's pictures against the photos of its own subject.
+
+    `photos` maps triggers, of which there are pictures, to photos; pictures of other concepts
+    are left out.
+    """
+    rows = [
+        (ask, image)
+        for ask, image in zip(pictures.concept_asks, pictures.concept, strict=True)
+        if ask.trigger in photos
+    ]
+    asks = [ask for ask, _ in rows]
+    made = scorer.images(image for _, image in rows)
+    real = {trigger: scorer.images(of_one) for trigger, of_one in photos.items()}
+    each = [identity.identity(made[[row]], real[ask.trigger])[0] for row, ask in enumerate(asks)]
+    details = {
+        "each": each,
+        "photos": {trigger: len(features) for trigger, features in real.items()},
+        "photos_alike": {trigger: identity.alike(features) for trigger, features in real.items()},
+    }
+    return _record(identity.NAME, sum(each) / len(each), details, digest, asks, spec)
 
 
 def _kps(pictures: Pictures, scorer: Scorer) -> tuple[float, Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from adreg.domain import Concept
@@ -17,13 +17,14 @@ _THINGS = ("cat", "car", "house", "dog", "tree", "teapot", "fish", "mug", "duck"
 class Ask:
     """One image asked for: the prompt, its seed, and what the picture should show, in words.
 
-    `about` is "class", "other" or "concept".
+    `about` is "class", "other" or "concept"; `trigger` is the concept's.
     """
 
     prompt: str
     seed: int
     about: str
     text: str
+    trigger: str = ""
 
 
 def ordinary_asks(
@@ -45,9 +46,9 @@ def ordinary_asks(
         for index, thing in enumerate(things)
     ]
     share = min(len(of_class), (prompts + 1) // 2)
-    chosen = [(text, "class") for text in of_class[:share]]
-    chosen += [(text, "other") for text in of_others[: prompts - share]]
-    return _with_seeds([(text, about, text) for text, about in chosen], seeds, first_seed)
+    asks = [Ask(text, 0, "class", text) for text in of_class[:share]]
+    asks += [Ask(text, 0, "other", text) for text in of_others[: prompts - share]]
+    return _with_seeds(asks, seeds, first_seed)
 
 
 def concept_asks(
@@ -58,13 +59,14 @@ def concept_asks(
     `named` says whether the class word stands beside the trigger, as in training.
     """
     known = [concept for concept in concepts if concept.trigger]
-    chosen = []
+    asks = []
     for scene, concept in list(product(_SCENES, known))[:prompts]:
         shown = f"{concept.trigger} {concept.class_word}" if named else concept.trigger
         subject = with_article(shown) if named and concept.class_word else concept.trigger
         plain = f" of {with_article(concept.class_word)}" if concept.class_word else ""
-        chosen.append((f"a photo of {subject}{scene}", "concept", f"a photo{plain}{scene}"))
-    return _with_seeds(chosen, seeds, first_seed)
+        prompt, text = f"a photo of {subject}{scene}", f"a photo{plain}{scene}"
+        asks.append(Ask(prompt, 0, "concept", text, concept.trigger))
+    return _with_seeds(asks, seeds, first_seed)
 
 
 def with_article(words: str) -> str:
@@ -72,10 +74,10 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 
-def _with_seeds(chosen: list[tuple[str, str, str]], seeds: int, first: int) -> list[Ask]:
+def _with_seeds(asks: list[Ask], seeds: int, first: int) -> list[Ask]:
     """Every prompt with seeds of its own, so that the noises differ between prompts too."""
     return [
-        Ask(prompt, first + index * seeds + turn, about, text)
-        for index, (prompt, about, text) in enumerate(chosen)
+        replace(ask, seed=first + index * seeds + turn)
+        for index, ask in enumerate(asks)
         for turn in range(seeds)
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adreg.bases.find import POCKET, find_scorer, reference
+from adreg.bases.find import reference
+from adreg.bases.folder import POCKET
+from adreg.bases.scorers import find_again, find_identity_scorer, find_scorer
 from adreg.domain import Adapter, Base, Job, Json, Score
 from adreg.errors import ArtifactError, UsageError
-from adreg.registry import jobs, scores
+from adreg.registry import adapters, jobs, scores
 from adreg.registry.connection import immediate
 from adreg.score.spec import score_spec
 from adreg.service.adding import check_fits
@@ -18,16 +20,23 @@ from adreg.store.digest import sha256_json
 
 
 def request_score(
-    ws: Workspace, ref: str, *, base_ref: str | None = None, scorer: str | None = None
+    ws: Workspace,
+    ref: str,
+    *,
+    base_ref: str | None = None,
+    scorer: str | None = None,
+    identity_scorer: str | None = None,
 ) -> Job:
-    """Queues the one score job of an adapter, a scorer and the current score definitions.
+    """Queues the one score job of an adapter, its scorers and the current score definitions.
 
     Measured with the same inputs before, the job is done already. Raises NotFoundError,
-    UsageError (no scorer for this base, or the adapter has no trigger), ArtifactError.
+    UsageError (no scorer for this base, or the adapter has no trigger), ArtifactError,
+    ExternalError (a Hub that cannot be read).
     """
     adapter = ws.registry.adapter(ref)
     base = ws.base(base_ref or base_ref_of(ws, [adapter]))
-    return enqueue_score(ws, adapter, base, scorer or default_scorer(ws, base))
+    wanted = score_request(ws, adapter, base, scorer or default_scorer(ws, base), identity_scorer)
+    return enqueue(ws, wanted)
 
 
 def default_scorer(ws: Workspace, base: Base) -> str:
@@ -40,31 +49,54 @@ def default_scorer(ws: Workspace, base: Base) -> str:
     if base.name != POCKET:
         raise UsageError(
             f"no scorer is set for base {base.name!r}",
-            remedy="pass --scorer FOLDER with a transformers CLIP (or --scorer pocket)",
+            remedy="pass --scorer with the folder or Hub id of a transformers CLIP or SigLIP"
+            " (or --scorer pocket)",
         )
     return POCKET
 
 
-def enqueue_score(ws: Workspace, adapter: Adapter, base: Base, scorer: str) -> Job:
-    """The score job, queued. Raises what request_score raises."""
+def default_identity_scorer(ws: Workspace, base: Base) -> str | None:
+    """The identity scorer of the settings, else pocket's own for pocket; None for another base."""
+    return ws.settings.identity_scorer or (POCKET if base.name == POCKET else None)
+
+
+def score_request(
+    ws: Workspace,
+    adapter: Adapter,
+    base: Base,
+    scorer: str,
+    identity_scorer: str | None = None,
+) -> Json:
+    """What a score job is asked to do; without an identity scorer, with the default one.
+
+    Raises what request_score raises.
+    """
     if not adapter.concepts:
         raise UsageError(
             f"adapter {adapter.name!r} has no trigger to score by",
             remedy="add it again with --trigger and --class",
         )
     check_fits(adapter, base)
-    folder, scorer_digest = find_scorer(scorer)
-    spec = score_spec(base.family)
-    request = {
+    found = find_scorer(scorer)
+    identity_ref = identity_scorer or default_identity_scorer(ws, base)
+    identity = find_identity_scorer(identity_ref) if identity_ref else None
+    return {
         "adapter": adapter.digest,
         "base": reference(base),
         "base_digest": base.digest,
         "base_name": base.name,
-        "scorer": str(folder),
-        "scorer_digest": scorer_digest,
-        "spec": spec.to_json(),
+        "scorer": found.reference,
+        "scorer_digest": found.digest,
+        "identity_scorer": identity.reference if identity else None,
+        "identity_scorer_digest": identity.digest if identity else None,
+        "spec": score_spec(base.family).to_json(),
     }
-    key = sha256_json([adapter.digest, base.digest, scorer_digest, spec.to_json()])
+
+
+def enqueue(ws: Workspace, request: Json) -> Job:
+    """The one score job of a request, queued."""
+    told_apart = ("adapter", "base_digest", "scorer_digest", "identity_scorer_digest", "spec")
+    key = sha256_json([request[name] for name in told_apart])
     return jobs.enqueue(ws.registry.db, "score", key, request, revive=jobs.ENDED_BADLY)
 
 
@@ -78,9 +110,42 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "base_name": base.name,
         "adapter": str(adapter.path),
         "concepts": [concept.to_json() for concept in adapter.concepts],
-        "scorer": request["scorer"],
+        "scorer": str(find_again(request["scorer"], request["scorer_digest"]).path),
+        "identity": _identity(ws, request, adapter),
         "spec": request["spec"],
     }
+
+
+def _identity(ws: Workspace, request: Json, adapter: Adapter) -> Json:
+    """The identity scorer and the photos of each trigger; or why identity is not measured."""
+    # Jobs that were queued before there were identity scorers name none.
+    if request.get("identity_scorer") is None:
+        return {
+            "skipped": f"no identity scorer is set for base {request['base_name']!r};"
+            " name one with --identity-scorer"
+        }
+    photos = _photos(ws, adapter)
+    if not photos:
+        return {"skipped": "the photos that the adapter learnt from are not in this registry"}
+    digest = request["identity_scorer_digest"]
+    found = find_again(request["identity_scorer"], digest, identity=True)
+    return {"scorer": str(found.path), "photos": photos}
+
+
+def _photos(ws: Workspace, adapter: Adapter) -> dict[str, list[str]]:
+    """Trigger to the photos it was trained on here, over the adapter and what it goes on from."""
+    db, store = ws.registry.db, ws.registry.store
+    found: dict[str, list[str]] = {}
+    one: Adapter | None = adapter
+    while one is not None:
+        job = jobs.trained(db, one.digest)
+        if job is not None:
+            folder = store.subject_path(job.request["subject"])
+            paths = [folder / name for name in job.request["images"]]
+            if all(path.is_file() for path in paths):
+                found.setdefault(job.request["spec"]["trigger"], [str(path) for path in paths])
+        one = adapters.by_digest(db, store, one.continued_from) if one.continued_from else None
+    return {trigger: found[trigger] for trigger in adapter.triggers if trigger in found}
 
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
@@ -104,4 +169,9 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
             )
         for picture in pictures:
             scores.insert_preview(ws.registry.db, picture)
-        jobs.conclude(ws.registry.db, job, {"digest": request["adapter"], "scores": values})
+        result = {
+            "digest": request["adapter"],
+            "scores": values,
+            "skipped": outputs["skipped"],
+        }
+        jobs.conclude(ws.registry.db, job, result)

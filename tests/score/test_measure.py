@@ -9,8 +9,8 @@ from PIL import Image
 
 from adreg.domain import Concept, silent
 from adreg.formats.read import AdapterWeights
-from adreg.score.features import Scorer
-from adreg.score.measure import Pictures, sample_pictures, scores
+from adreg.score.features import ImageScorer, Scorer
+from adreg.score.measure import Pictures, identity_score, sample_pictures, scores
 from adreg.score.prompts import concept_asks
 from adreg.score.spec import ScoreSpec
 from tests import tiny
@@ -86,6 +86,34 @@ def test_the_scorer_sees_which_text_belongs_to_a_picture(scorer: Scorer) -> None
         assert value == pytest.approx(
             float((scorer.images([image]) * scorer.texts([ask.text])).sum()), abs=1e-5
         )
+
+
+def test_identity_is_measured_against_the_photos_of_each_pictures_own_subject(
+    scorer: ImageScorer,
+) -> None:
+    tom, stranger = Concept("<tom>", "cat"), Concept("<ann>", "duck")
+    asks = concept_asks([REX, tom, stranger], 4, 1, 0, named=True)
+    assert [ask.trigger for ask in asks] == ["<rex>", "<tom>", "<ann>", "<rex>"]
+    made = [Image.effect_noise((64, 64), 20 * (row + 1)).convert("RGB") for row in range(4)]
+    photos = {
+        "<rex>": [Image.new("RGB", (64, 64), colour) for colour in ("red", "yellow", "blue")],
+        "<tom>": [Image.new("RGB", (64, 64), "green")],
+    }
+    record = identity_score(Pictures([], [], [], [], asks, made), photos, scorer, "d" * 64, SPEC)
+    real = {trigger: scorer.images(of_one) for trigger, of_one in photos.items()}
+    each = [
+        float((scorer.images([made[row]]) @ real[trigger].T).mean())
+        for row, trigger in ((0, "<rex>"), (1, "<tom>"), (3, "<rex>"))
+    ]
+    details = record["details"]
+    assert (record["name"], record["scorer"]) == ("identity/1", "d" * 64)
+    assert details["each"] == pytest.approx(each, abs=1e-5)
+    assert record["value"] == pytest.approx(sum(each) / 3, abs=1e-5)
+    assert details["photos"] == {"<rex>": 3, "<tom>": 1}
+    pairs = [float(real["<rex>"][a] @ real["<rex>"][b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert details["photos_alike"]["<rex>"] == pytest.approx(sum(pairs) / 3, abs=1e-5)
+    assert details["photos_alike"]["<tom>"] is None
+    assert record["inputs"]["prompts"] == [asks[row].prompt for row in (0, 1, 3)]
 
 
 def test_c_lora_is_asked_without_the_class_noun(pipe: Any) -> None:
