@@ -9,7 +9,9 @@ from typing import NoReturn
 import typer
 
 from adreg.commands import adapters, demo, generate, merge, publish, score, train, watch
+from adreg.commands.base import base_app
 from adreg.commands.jobs import jobs_app
+from adreg.commands.pocket import pocket_app
 from adreg.errors import AdregError, ExternalError
 
 app = typer.Typer(
@@ -28,7 +30,9 @@ app.command("merge")(merge.merge)
 app.command("watch")(watch.watch)
 app.command("publish")(publish.publish)
 app.command("demo")(demo.demo)
+app.add_typer(base_app, name="base")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(pocket_app, name="pocket")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from adreg.errors import UsageError
 
 Json = dict[str, Any]
 SubjectKind = Literal["object", "person", "style"]
-JobKind = Literal["train", "score", "generate", "merge", "publish"]
+JobKind = Literal["train", "score", "identify", "generate", "merge", "publish", "convert"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 _SLUG = re.compile(r"[^a-z0-9]+")
@@ -172,6 +172,16 @@ def slug(text: str) -> str:
             f"{text!r} leaves no letters or digits for a name", remedy="pass --name NAME"
         )
     return cleaned
+
+
+def readable_size(count: int) -> str:
+    """A number of bytes as people read it: "512 B", "1.2 GB" (powers of 1000)."""
+    unit, size = "B", float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def trigger_for(name: str) -> str:

@@ -6,6 +6,7 @@ multipart, verify, commit (ndjson), info, revision, tree, resolve. It checks wha
 tokens, write access, sha256 of large files, the parent commit, paths that are to be deleted.
 
     with HubServer() as hub:
+        hub.host("them/model", {"config.json": b"{}"})       # what somebody else put there
         HfApi(endpoint=hub.url, token=hub.token).create_repo("me/trio", private=True)
         hub.fail("commit", 500, times=2)      # the next two commits answer 500
         hub.repos["me/trio"].head.files       # path -> Blob
@@ -18,7 +19,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -67,6 +68,7 @@ class Commit:
 class Repo:
     private: bool
     commits: list[Commit] = field(default_factory=list)
+    gated: bool = False
 
     @property
     def head(self) -> Commit:
@@ -155,6 +157,13 @@ class HubServer:
     def meanwhile(self, route: str, action: Callable[[], object]) -> None:
         """Do something (as another user would) just before `route` is answered next."""
         self.actions[route] = action
+
+    def host(self, name: str, files: Mapping[str, bytes], *, private: bool = False) -> str:
+        """Commit exactly these files as somebody else would; returns the commit's id."""
+        with self.lock:
+            repo = self.repos.setdefault(name, Repo(private=private))
+            blobs = {path: Blob(raw, path.endswith(LFS_SUFFIXES)) for path, raw in files.items()}
+            return repo.add("upload", blobs).oid
 
     def count(self, route: str) -> int:
         """How often `route` was asked for."""
@@ -383,10 +392,12 @@ def _tree(request: _Request) -> Answer:
 
 
 def _resolve(request: _Request) -> Answer:
-    _, commit = _revision_of(request, request.groups[1])
+    repo, commit = _revision_of(request, request.groups[1])
     blob = commit.files.get(request.groups[2])
     if blob is None:
         raise RefusedError(404, "Entry not found", "EntryNotFound")
+    if repo.gated and request.token is None:
+        raise RefusedError(401, "Access to this model is restricted", "GatedRepo")
     headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{blob.oid}"'}
     if blob.lfs:
         headers["X-Linked-Etag"] = f'"{blob.oid}"'

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adreg.commands.options import AsJson
+from adreg.commands.options import AsJson, base_names
 from adreg.commands.output import notice, print_json, print_table, say
 from adreg.commands.run import open_workspace
 from adreg.commands.views import adapter_view, checkpoint_view, score_view
@@ -21,7 +21,11 @@ def add(
     file: Annotated[Path, typer.Argument(help="A LoRA file (.safetensors; diffusers or kohya).")],
     name: Annotated[str | None, typer.Option(help="Its name; else the file's.")] = None,
     base: Annotated[
-        str | None, typer.Option(help="The base it is for: pocket, or a diffusers folder.")
+        str | None,
+        typer.Option(
+            help="The base it is for: pocket, a base's name, or a diffusers folder.",
+            autocompletion=base_names,
+        ),
     ] = None,
     trigger: Annotated[
         str | None, typer.Option(help="Its trigger, where the file brings no token.")

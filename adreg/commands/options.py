@@ -6,10 +6,35 @@ from typing import Annotated
 
 import typer
 
+
+def base_names() -> list[str]:
+    """What completes the name of a base."""
+    from adreg.commands.run import open_workspace
+    from adreg.registry.bases import all_names
+
+    return ["pocket", *all_names(open_workspace().registry.db)]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Base = Annotated[str | None, typer.Option(help="The base: pocket, or a local diffusers folder.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="The base: pocket, a name that `adreg base add` gave, or a local diffusers folder.",
+        autocompletion=base_names,
+    ),
+]
 Scorer = Annotated[
-    str | None, typer.Option(help="What scores: pocket, or the folder of a transformers CLIP.")
+    str | None,
+    typer.Option(
+        help="What scores: pocket, or the folder or Hub id of a transformers CLIP or SigLIP."
+    ),
+]
+IdentityScorer = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells subjects apart: pocket, or the folder or Hub id of a transformers DINOv2,"
+        " CLIP, SigLIP or ConvNeXt."
+    ),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail at once where the device is busy.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

@@ -25,6 +25,7 @@ from adreg.store.staging import read_json, write_json_atomic
 
 # Every other kind starts from nothing when it is run again: SIGTERM just ends it.
 _SAVES_STATE = ("train",)
+_NEEDS_NO_DEVICE = ("publish", "convert")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -69,7 +70,7 @@ def _dispatch(job: Json, staging: Path) -> Json:
     run: Callable[[Json, Path, Progress], Json] = importlib.import_module(
         f"adreg.jobs.{job['kind']}"
     ).run
-    if job["kind"] == "publish":
+    if job["kind"] in _NEEDS_NO_DEVICE:
         return run(job["inputs"], staging, progress)
     from adreg.bases.load import pick_device
 

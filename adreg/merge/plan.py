@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-from adreg.domain import Base, Concept, Json
+from adreg.domain import Base, Concept, Json, readable_size
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.header import read_header
@@ -80,7 +80,7 @@ class Plan:
             f"{self.recipe.method}: {names} into {self.recipe.base.name}",
             f"  {'operation':<22}{'layers':>7}{'statistics':>12}",
             *map(_line, self.operations),
-            f"  peak memory about {_size(self.peak_bytes)}",
+            f"  peak memory about {readable_size(self.peak_bytes)}",
             *(f"  {move['adapter']}: {move['old']} becomes {move['new']}" for move in self.renames),
             *(f"  note: {warning}" for warning in self.warnings),
         ]
@@ -216,15 +216,5 @@ def _model_bytes(base: Base) -> int:
 
 
 def _line(step: Operation) -> str:
-    held = _size(step.statistics_bytes) if step.statistics_bytes else ""
+    held = readable_size(step.statistics_bytes) if step.statistics_bytes else ""
     return f"  {step.name:<22}{step.layers or '':>7}{held:>12}  {step.what}"
-
-
-def _size(count: int) -> str:
-    unit = "B"
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

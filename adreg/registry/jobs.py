@@ -173,6 +173,16 @@ def find(db: Database, kind: JobKind, key: str) -> Job | None:
     return _job(row) if row else None
 
 
+def trained(db: Database, digest: str) -> Job | None:
+    """The latest train job that ended with the adapter of that digest."""
+    row = db.conn.execute(
+        "select * from jobs where kind='train' and json_extract(result, '$.digest')=?"
+        " order by id desc limit 1",
+        [digest],
+    ).fetchone()
+    return _job(row) if row else None
+
+
 def wants_name(db: Database, name: str) -> Job | None:
     """The live job whose adapter or checkpoint will be called `name`."""
     row = db.conn.execute(

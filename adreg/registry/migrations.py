@@ -80,7 +80,24 @@ _TABLES = (
 )
 
 
+# A name space of its own, blind to case. `revision` is the commit of a Hub id, the SHA-256 of a
+# single file; `files` are the digests of all files that are loaded, by component.
+_BASE_NAMES = """
+create table base_names (
+    name text primary key collate nocase, digest text not null references bases(digest),
+    kind text not null check (kind in ('folder', 'file', 'hub')), source text not null,
+    revision text, files text not null, created text not null
+) strict
+"""
+
+
 @migrations()
 def m001_first_tables(db: Database) -> None:
     for statement in _TABLES:
         db.conn.execute(statement)
+
+
+@migrations()
+def m002_names_of_bases(db: Database) -> None:
+    db.conn.execute(_BASE_NAMES)
+    db.conn.execute("create index base_names_digest on base_names(digest)")

@@ -13,8 +13,8 @@ from adreg.bases.find import reference
 from adreg.domain import Adapter, Checkpoint, Job, Json
 from adreg.errors import UsageError
 from adreg.registry import jobs
+from adreg.registry.bases import base_reference
 from adreg.registry.connection import immediate
-from adreg.registry.sources import base_reference
 from adreg.service.adding import check_fits
 from adreg.service.workspace import Workspace
 from adreg.store.staging import disk_errors

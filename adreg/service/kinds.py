@@ -11,23 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adreg.domain import Job, Json
-from adreg.service import generating, merging, publishing, scoring, training
+from adreg.service import bases, generating, identifying, merging, publishing, scoring, training
 from adreg.service.workspace import Workspace
 
 _RESOLVE: dict[str, Callable[[Workspace, Json], Json]] = {
     "train": training.resolve,
     "score": scoring.resolve,
+    "identify": identifying.resolve,
     "generate": generating.resolve,
     "merge": merging.resolve,
     "publish": publishing.resolve,
+    "convert": bases.resolve,
 }
 
 _RECORD: dict[str, Callable[[Workspace, Job, Path, Json], None]] = {
     "train": training.record,
     "score": scoring.record,
+    "identify": identifying.record,
     "generate": generating.record,
     "merge": merging.record,
     "publish": publishing.record,
+    "convert": bases.record,
 }
 
 

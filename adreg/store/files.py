@@ -2,6 +2,7 @@
 
 adapters/<digest>/adapter.safetensors
 checkpoints/<digest>/                  a diffusers folder
+bases/<digest>/                        a diffusers folder made of a single-file checkpoint
 subjects/<digest>/                     the images of one thing
 blobs/<aa>/<sha256>.png                previews
 """
@@ -33,6 +34,9 @@ class Store:
 
     def checkpoint_path(self, digest: str) -> Path:
         return self.root / "checkpoints" / _checked(digest)
+
+    def base_path(self, digest: str) -> Path:
+        return self.root / "bases" / _checked(digest)
 
     def subject_path(self, digest: str) -> Path:
         return self.root / "subjects" / _checked(digest)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adreg.bases.find import COMPONENTS, find_base, find_scorer, reference
+from adreg.bases.find import COMPONENTS, find_base, reference
 from adreg.errors import ArtifactError, NotFoundError
-from adreg.pocket.paths import BASE_DIR, SCORER_DIR
+from adreg.pocket.paths import BASE_DIR
 from tests import tiny
 
 
@@ -182,24 +182,8 @@ def test_truncated_weights(folder: Path) -> None:
         find_base(str(folder))
 
 
-def test_scorers(tmp_path: Path, saved: Path) -> None:
-    folder = tiny.scorer_folder(tmp_path / "clip")
-    path, digest = find_scorer(str(folder))
-    assert path == folder.resolve()
-    assert find_scorer(str(folder)) == (path, digest)
-    tiny.scorer_folder(tmp_path / "other", seed=1)
-    assert find_scorer(str(tmp_path / "other"))[1] != digest
-    with pytest.raises(ArtifactError, match="not a CLIP"):
-        find_scorer(str(saved / "text_encoder"))
-    with pytest.raises(NotFoundError):
-        find_scorer("poket")
-    with pytest.raises(ArtifactError, match=r"no config\.json"):
-        find_scorer(str(tmp_path))
-
-
 @pytest.mark.skipif(not BASE_DIR.is_dir(), reason="the pocket base is not exported yet")
 def test_pocket() -> None:
     base = find_base("pocket")
     assert (base.name, base.family, base.path) == ("pocket", "pocket", BASE_DIR.resolve())
     assert find_base(str(BASE_DIR)).digest == base.digest
-    assert find_scorer("pocket")[0] == SCORER_DIR.resolve()

@@ -12,7 +12,8 @@ from unittest.mock import ANY
 import pytest
 import torch
 
-from adreg.bases.find import POCKET, find_base
+from adreg.bases.find import find_base
+from adreg.bases.folder import POCKET
 from adreg.formats.read import AdapterWeights
 from adreg.formats.write import write_adapter, write_kohya
 from tests.cli import PROGRAM, Cli
