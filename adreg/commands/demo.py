@@ -1,4 +1,4 @@
-"""demo: the whole road once."""
+"""demo: the whole road once, with a report."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from adreg.commands import options
 from adreg.commands.output import notice, print_json, say, shown_progress
 from adreg.commands.run import INTERRUPTED
 
+_VERDICTS = {True: "met", False: "missed", None: "not judged"}
+
 
 def demo(
     subjects: Annotated[
         Path | None,
-        typer.Option(help="A folder of subject folders with photos; else three are drawn."),
+        typer.Option(help="A folder of subject folders with photos; else five are drawn."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("adreg-demo"),
     method: options.Method = None,
     device: options.Device = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Photos in a watched folder become adapters, scores, one merged checkpoint and a picture."""
-    from adreg.service.demo import Demo, run_demo
+    """Photos in a watched folder become adapters, scores, one merged checkpoint and a report."""
+    from adreg.service.demo import run_demo
+    from adreg.service.demo_plan import Demo
     from adreg.settings import load_settings
 
     settings = load_settings(method=method, device=device)
@@ -37,6 +40,9 @@ def demo(
     if as_json:
         print_json(result)
         return
+    for verdict in result["verdicts"]:
+        say(f"{_VERDICTS[verdict['met']]}: {verdict['what']} ({verdict['figure']})")
+    say(f"report:     {result['report']}")
     say(f"picture:    {result['picture']}")
     say(f"checkpoint: {result['path']}")
     say(f"look around: ADREG_HOME={shlex.quote(result['home'])} adreg list")

@@ -21,7 +21,9 @@ def train(
     ] = None,
     method: options.Method = None,
     base: options.Base = None,
-    kind: Annotated[str, typer.Option(help="object, person or style.")] = "object",
+    kind: Annotated[
+        str | None, typer.Option(help="object, person or style; else what subject.toml says.")
+    ] = None,
     line: options.Line = None,
     steps: options.Steps = None,
     rank: options.Rank = None,
@@ -34,8 +36,9 @@ def train(
     """Train an adapter on a folder of images; interrupted, the same command goes on."""
     from adreg.domain import slug
     from adreg.registry import scores
+    from adreg.service.cautions import training_cautions
     from adreg.service.training import TrainingWish, check_kind, request_training
-    from adreg.service.watching import class_word_of
+    from adreg.service.watching import class_word_of, kind_of
 
     ws = open_workspace(device=device)
     wish = TrainingWish(
@@ -44,7 +47,7 @@ def train(
         name=slug(subject.resolve().name) if name is None else name,
         method=method or ws.settings.method,
         base=base or ws.settings.base,
-        kind=check_kind(kind),
+        kind=kind_of(subject) if kind is None else check_kind(kind),
         line=line,
         settings={
             "steps": steps,
@@ -56,11 +59,14 @@ def train(
     job = request_training(ws, wish)
     for image, reason in job.request["set_aside"].items():
         notice(f"{subject / image} is set aside: {reason}")
+    cautions = training_cautions(ws, job)
+    for caution in cautions:
+        notice(f"warning: {caution}")
     result = run_job(ws, job, wait=not no_wait)
     adapter = ws.registry.adapter(result["digest"])
     if as_json:
         measured = scores.of(ws.registry.db, adapter.digest)
-        print_json({**adapter_view(adapter, measured), "job": job.id})
+        print_json({**adapter_view(adapter, measured), "warnings": cautions, "job": job.id})
         return
     trigger = adapter.concepts[-1].trigger
     say(f"trained: {adapter.name}, trigger {trigger} ({adapter.method}, rank {adapter.rank})")

@@ -29,6 +29,7 @@ def watch(
         float | None, typer.Option(help="Seconds a folder must be still before it is used.", min=0)
     ] = None,
     scorer: options.Scorer = None,
+    identity_scorer: options.IdentityScorer = None,
     device: options.Device = None,
 ) -> None:
     """Watch a folder: each new subject folder that has settled is trained and scored, once."""
@@ -48,6 +49,7 @@ def watch(
         class_word=class_word,
         line=line,
         scorer=watching.rules_scorer(ws, base_ref, scorer, notice),
+        identity_scorer=watching.rules_identity_scorer(ws, identity_scorer),
         settings=settings,
     )
     try:

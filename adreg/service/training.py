@@ -46,6 +46,7 @@ class TrainingWish:
     line: str | None = None
     settings: Mapping[str, Any] | None = None
     scorer: str | None = None
+    identity_scorer: str | None = None
     revive: tuple[JobState, ...] = jobs.ENDED_BADLY
 
 
@@ -69,6 +70,7 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
         "name": wish.name,
         "line": wish.line,
         "scorer": wish.scorer,
+        "identity_scorer": wish.identity_scorer,
         "set_aside": dict(subject.set_aside),
         "source": subject.source,
     }
@@ -136,12 +138,22 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         spec=request["spec"],
     )
     result = {"digest": digest, "name": request["name"], **_kept(outputs), "job": job.id}
+    wanted = _score_wanted(ws, request, adapter, base)
     with immediate(ws.registry.db):
         adapters.insert(ws.registry.db, adapter)
         names.point(ws.registry.db, request["name"], "adapter", digest)
         jobs.conclude(ws.registry.db, job, result)
-        if request["scorer"]:
-            scoring.enqueue_score(ws, adapter, base, request["scorer"])
+        if wanted is not None:
+            scoring.enqueue(ws, wanted)
+
+
+def _score_wanted(ws: Workspace, request: Json, adapter: Adapter, base: Base) -> Json | None:
+    """The score job to queue with the adapter. Hashes the scorers: no work for a transaction."""
+    if not request["scorer"]:
+        return None
+    # Jobs that were queued before there were identity scorers name none.
+    identity_scorer = request.get("identity_scorer")
+    return scoring.score_request(ws, adapter, base, request["scorer"], identity_scorer)
 
 
 def _kept(outputs: Json) -> Json:

@@ -19,15 +19,17 @@ from typing import Any
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from adreg.domain import Job, slug
+from adreg.bases.scorers import find_identity_scorer, find_scorer
+from adreg.domain import Job, SubjectKind, slug
 from adreg.errors import AdregError, ConflictError, ExternalError, NotFoundError, UsageError
 from adreg.registry import jobs
+from adreg.service.cautions import training_cautions
 from adreg.service.child import Child
 from adreg.service.scoring import default_scorer
 from adreg.service.settle import Settling, folder_marks, under_way
 from adreg.service.stopping import stoppable
 from adreg.service.supervisor import Tick, error_of, quiet, run_next
-from adreg.service.training import SUBJECT_FILE, TrainingWish, request_training
+from adreg.service.training import SUBJECT_FILE, TrainingWish, check_kind, request_training
 from adreg.service.workspace import Workspace
 from adreg.settings import read_toml
 
@@ -47,6 +49,7 @@ class WatchRules:
     class_word: str | None = None
     line: str | None = None
     scorer: str | None = None
+    identity_scorer: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,6 +119,8 @@ class Watcher:
             self.say(f"{folder.name}: queued as job {job.id}")
             for image, reason in job.request["set_aside"].items():
                 self.say(f"{folder.name}: {image} set aside: {reason}")
+            for caution in training_cautions(self.ws, job):
+                self.say(f"{folder.name}: warning: {caution}")
 
 
 def watch(
@@ -165,9 +170,11 @@ def request_folder(ws: Workspace, folder: Path, rules: WatchRules) -> Job:
         name=wanted,
         method=rules.method,
         base=rules.base,
+        kind=kind_of(folder),
         line=rules.line,
         settings=rules.settings,
         scorer=rules.scorer,
+        identity_scorer=rules.identity_scorer,
         # What failed or was cancelled stays so until the user says otherwise.
         revive=(),
     )
@@ -180,12 +187,24 @@ def request_folder(ws: Workspace, folder: Path, rules: WatchRules) -> Job:
 
 
 def rules_scorer(ws: Workspace, base_ref: str, scorer: str | None, say: Say) -> str | None:
-    """The scorer for what will be trained; None, and said so, where the base has none."""
+    """What finds the scorer for what will be trained, wherever the watcher is started again.
+
+    None, and said so, where the base has none. Raises what find_scorer raises.
+    """
     try:
-        return scorer or default_scorer(ws, ws.base(base_ref))
+        return find_scorer(scorer or default_scorer(ws, ws.base(base_ref))).reference
     except UsageError as error:
         say(f"adapters will not be scored: {error.message}; {error.remedy}")
         return None
+
+
+def rules_identity_scorer(ws: Workspace, scorer: str | None) -> str | None:
+    """The same for identity; None where neither the user nor the settings name one.
+
+    Raises what find_identity_scorer raises.
+    """
+    ref = scorer or ws.settings.identity_scorer
+    return find_identity_scorer(ref).reference if ref else None
 
 
 def class_word_of(folder: Path) -> str:
@@ -202,6 +221,19 @@ def class_word_of(folder: Path) -> str:
         return word.strip()
     words = _TRAILING_NUMBER.sub("", folder.name).replace("_", " ").replace("-", " ")
     return " ".join(words.split()).casefold() or slug(folder.name)
+
+
+def kind_of(folder: Path) -> SubjectKind:
+    """The kind of a subject: `kind` in its subject.toml, else an object.
+
+    Raises UsageError for a subject.toml that says something else.
+    """
+    file = folder / SUBJECT_FILE
+    told = read_toml(file).get("kind", "object") if file.is_file() else "object"
+    try:
+        return check_kind(told)
+    except UsageError as error:
+        raise UsageError(f"{file}: kind cannot be {told!r}", remedy=error.remedy) from None
 
 
 def _tell(ws: Workspace, job: Job, say: Say) -> list[AdregError]:

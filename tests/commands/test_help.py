@@ -25,9 +25,14 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    asked = "add list show train generate score merge watch publish demo jobs"
-    jobs = "list show cancel retry logs"
-    assert set(ALL) == {*asked.split(), *(f"jobs {name}" for name in jobs.split())}
+    asked = "add list show train generate score merge watch publish demo"
+    groups = {
+        "base": "add list show check",
+        "jobs": "list show cancel retry logs",
+        "pocket": "draw",
+    }
+    below = {f"{group} {name}" for group, names in groups.items() for name in names.split()}
+    assert set(ALL) == {*asked.split(), *groups, *below}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -73,6 +78,15 @@ def test_completion_completes_commands(cli: Cli) -> None:
         "COMP_CWORD": "2",
     }
     assert cli.with_environment(**asking).run().out.split() == ["cancel"]
+
+
+def test_completion_completes_the_classes_that_pocket_draws(cli: Cli) -> None:
+    asking = {
+        "_ADREG_COMPLETE": "complete_bash",
+        "COMP_WORDS": "adreg pocket draw --class te",
+        "COMP_CWORD": "4",
+    }
+    assert cli.with_environment(**asking).run().out.split() == ["teapot"]
 
 
 def test_piped_output_and_errors_have_no_escape_codes(cli: Cli) -> None:

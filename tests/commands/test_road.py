@@ -41,6 +41,7 @@ def rex(cli: Cli) -> Json:
     ended = cli.ok("train", folder, "--name", "rex", "--class", "dog", "--method", "lora", *STEPS,
                    "--json")  # fmt: skip
     assert "torn.png is set aside: " in ended.err
+    assert "warning: pocket is a toy base" in ended.err
     assert "train" in ended.err
     made: Json = ended.json
     return made
@@ -83,6 +84,8 @@ def test_training_gives_a_registered_adapter(cli: Cli, rex: Json, tom: Json) -> 
     )
     assert (tom["triggers"], tom["class"], tom["method"]) == (["<tom>"], "my cat", "cat")
     assert set(rex) == documented("train")
+    assert ["not likeness" in warning for warning in rex["warnings"]] == [True]
+    assert ["'my'" in warning for warning in tom["warnings"]] == [True, False]
     assert Path(rex["path"]).is_file()
     assert [adapter["name"] for adapter in cli.json("list")] == ["tom", "rex"]
     job = cli.json("jobs", "show", str(rex["job"]))

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from adreg.domain import Job
+from adreg.errors import UsageError
 from adreg.registry import scores
 from adreg.service.supervisor import run_next
-from adreg.service.watching import Watcher, WatchRules, class_word_of, request_folder
+from adreg.service.watching import Watcher, WatchRules, class_word_of, kind_of, request_folder
+from tests.score.models import dinov2_folder
 from tests.service.processes import Home, until
 from tests.tiny import photos
 
@@ -69,12 +71,16 @@ def test_folders_that_are_there_copied_slowly_or_moved_in_are_each_trained_once(
     assert not home.children()
 
 
-def test_what_is_trained_is_scored(home: Home, root: Path) -> None:
+def test_what_is_trained_is_scored(home: Home, root: Path, tmp_path: Path) -> None:
     _subject(root, "rex")
-    assert home.run("watch", root, "--once", "--scorer", home.scorer, *FEW) == 0
+    dinov2 = dinov2_folder(tmp_path / "dinov2")
+    scorers = ("--scorer", home.scorer, "--identity-scorer", dinov2)
+    assert home.run("watch", root, "--once", *scorers, *FEW) == 0
     (adapter,) = home.adapters()
-    names = {score.name for score in scores.of(home.open().registry.db, adapter.digest)}
-    assert {"kps/1", "text-alignment/1"} <= names
+    measured = {score.name: score for score in scores.of(home.open().registry.db, adapter.digest)}
+    assert set(measured) == {"kps/1", "text-alignment/1", "identity/1"}
+    assert measured["identity/1"].details["photos"] == {"<rex>": 2}
+    assert measured["identity/1"].scorer != measured["kps/1"].scorer
     assert [job.state for job in home.jobs("score")] == ["done"]
 
 
@@ -103,6 +109,7 @@ def test_odd_folders_are_named_and_the_good_ones_are_trained(home: Home, root: P
     assert "empty: " in told
     assert "no usable image" in told
     assert "rex: broken.png set aside" in told
+    assert "rex: warning: the base base does not know the class word 'sled'" in told
 
     (first,) = [adapter for adapter in home.adapters() if adapter.source == "rex"]
     kept = first.path.read_bytes()
@@ -240,3 +247,15 @@ def test_a_root_that_goes_away_is_named(home: Home, root: Path) -> None:
 )
 def test_a_folders_name_tells_its_class(tmp_path: Path, folder: str, word: str) -> None:
     assert class_word_of(tmp_path / folder) == word
+
+
+def test_subject_toml_says_that_a_style_is_to_be_learnt(home: Home, root: Path) -> None:
+    ink, rules = _subject(root, "ink"), WatchRules("lora", str(home.base))
+    (ink / "subject.toml").write_text('class = "picture"\nkind = "style"\n')
+    job = request_folder(home.open(), ink, rules)
+    assert (job.request["spec"]["kind"], job.request["spec"]["class_word"]) == ("style", "picture")
+    assert kind_of(_subject(root, "rex", 1)) == "object"
+    (ink / "subject.toml").write_text('class = "picture"\nkind = "mood"\n')
+    with pytest.raises(UsageError, match="subject.toml: kind") as refused:
+        request_folder(home.open(), ink, rules)
+    assert "style" in str(refused.value.remedy)
