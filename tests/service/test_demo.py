@@ -110,7 +110,7 @@ def test_started_again_it_does_nothing_twice(ran: Run) -> None:
 def test_a_picture_is_a_hit_where_its_own_photos_are_nearest(ran: Run) -> None:
     ws = Workspace.open(replace(ran.settings, home=ran.demo.home, base=POCKET))
     adapter = ws.registry.adapter("rex")
-    trial = Trial(ran.demo.folder / "pictures", LITTLE.places, LITTLE.seeds, 2, quiet)
+    trial = Trial(ran.demo.folder / "pictures", LITTLE.places, LITTLE.seeds, 2, 1.5, quiet)
     shots = trial.take(ws, [adapter], "demo")
     own = shots["rex"]["adapter"][0].file
     other = shots["rex"]["base"][0].file
