@@ -72,18 +72,21 @@ class WordJudge:
     def colours(self, pictures: Tensor, class_words: Sequence[str]) -> list[str]:
         """The colour of each picture's thing, whose class is known."""
         texts = [f"a photo of {with_article(colour)} {word}" for word, colour in PAIRS]
-        logits = self.likeness(pictures, texts).view(-1, len(CLASSES), len(COLOURS))
-        rows = torch.tensor([CLASSES.index(word) for word in class_words])
-        seen = logits[torch.arange(len(rows)), rows].argmax(dim=1)
-        return [list(COLOURS)[int(i)] for i in seen]
+        return self._of_class(pictures, class_words, texts, list(COLOURS))
 
     def places(self, pictures: Tensor, class_words: Sequence[str]) -> list[str]:
         """The background of each picture, whose class is known."""
         texts = [f"a photo of a {word} {phrase}" for word in CLASSES for phrase in PLACES.values()]
-        logits = self.likeness(pictures, texts).view(-1, len(CLASSES), len(PLACES))
+        return self._of_class(pictures, class_words, texts, list(PLACES))
+
+    def _of_class(
+        self, pictures: Tensor, class_words: Sequence[str], texts: list[str], answers: list[str]
+    ) -> list[str]:
+        """The answer whose text fits best; `texts` are all answers, one class after another."""
+        logits = self.likeness(pictures, texts).view(-1, len(CLASSES), len(answers))
         rows = torch.tensor([CLASSES.index(word) for word in class_words])
         seen = logits[torch.arange(len(rows)), rows].argmax(dim=1)
-        return [list(PLACES)[int(i)] for i in seen]
+        return [answers[int(i)] for i in seen]
 
     def things(self, pictures: Tensor) -> list[tuple[str, str]]:
         """Class and colour of the one thing on each picture, out of all 80 at once."""
