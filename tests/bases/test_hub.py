@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from adreg.bases.hub import RemoteFile, Snapshot, is_hub_id, remote_files, snapshot
 from adreg.errors import ExternalError, NotFoundError
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, the_only_hub
 
 FILES = {
     "config.json": b'{"a": 1}',
@@ -26,13 +26,7 @@ WANTED = ["*.json", "unet/model.safetensors"]
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A Hub with `them/model`; nobody is signed in and the cache is the test's own."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with the_only_hub(tmp_path, monkeypatch) as server:
         server.host("them/model", FILES)
         yield server
 

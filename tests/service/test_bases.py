@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from adreg.bases import single
 from adreg.bases.find import find_base
@@ -20,7 +19,7 @@ from adreg.service.supervisor import run_now
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from tests import tiny
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, the_only_hub
 from tests.single import single_pipeline, write_single
 
 
@@ -123,13 +122,7 @@ def test_a_folder_that_is_gone_is_listed_as_missing(ws: Workspace, folder: Path)
 
 @pytest.fixture
 def hub(tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with the_only_hub(tmp_path, monkeypatch) as server:
         files = {p.relative_to(saved).as_posix(): p.read_bytes() for p in saved.rglob("*.*")}
         extra = {
             "small.safetensors": b"a single file",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 
 from adreg.bases.scorers import find_identity_scorer, find_scorer
 from adreg.domain import Adapter, Json
@@ -21,7 +20,7 @@ from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from tests import tiny
 from tests.diffusion.weights import random_weights
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, the_only_hub
 from tests.score.models import convnext_folder, dinov2_folder
 
 REX, TOM = "a" * 64, "b" * 64
@@ -51,13 +50,7 @@ def ws(tmp_path: Path, made: Path) -> Workspace:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with the_only_hub(tmp_path, monkeypatch) as server:
         yield server
 
 
