@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from adreg.domain import Job, Json
 from adreg.jobs.protocol import JOB_FILE, PROGRESS_FILE, RESULT_FILE
+from adreg.service.forking import Forked, fork_child, worth_forking
 from adreg.service.workers import child_arguments, end_orphans
 from adreg.settings import Settings
 from adreg.store.staging import (
@@ -56,7 +58,7 @@ class Child:
 class OwnChild(Child):
     """A child of this process, which keeps the job's lease for it."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
 
     def ended(self) -> bool:
         return self.process.poll() is not None
@@ -80,9 +82,8 @@ class OwnChild(Child):
         """
         self.process.terminate()
         try:
-            self.process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_SECONDS_TO_END)
         finally:
             self.process.kill()
             self.process.wait()
@@ -125,8 +126,15 @@ def start_child(settings: Settings, job: Job, inputs: Json, *, wait: bool) -> Ow
             "inputs": inputs,
         },
     )
+    return OwnChild(job, staging, _start(settings, job, staging))
+
+
+def _start(settings: Settings, job: Job, staging: Path) -> subprocess.Popen[bytes] | Forked:
     with open_log(settings, job.id) as output:
-        process = subprocess.Popen(
+        if worth_forking(job.kind):
+            log = log_file(settings, job.id)
+            return fork_child(staging.resolve(), job.attempt, log.resolve(), _environment(job))
+        return subprocess.Popen(
             [sys.executable, *child_arguments(staging, job.attempt)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -135,7 +143,6 @@ def start_child(settings: Settings, job: Job, inputs: Json, *, wait: bool) -> Ow
             # Ctrl-C in the terminal reaches the supervisor alone, which asks the child to stop.
             start_new_session=True,
         )
-    return OwnChild(job, staging, process)
 
 
 # OpenMP threads that spin without end make a busy machine up to 70 times slower; threads that

@@ -188,7 +188,7 @@ def _fail(ws: Workspace, job: Job, told: Json) -> None:
 
 
 def _broken(ws: Workspace, child: OwnChild) -> Json:
-    code = child.process.returncode
+    code = child.process.returncode or 0
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return {
         "type": "ExternalError",

@@ -1,4 +1,5 @@
-"""Which process works on what: workers by host, pid and start time, children by their arguments."""
+"""Which process works on what: workers by host, pid and start time, children by their arguments
+or, where they were forked, by the pid they left."""
 
 from __future__ import annotations
 
@@ -7,6 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from adreg.errors import AdregError
+from adreg.jobs.protocol import FORKED_FILE
+from adreg.store.staging import read_json
 
 CHILD_MODULE = "adreg.jobs"
 _SECONDS_TO_END = 10.0
@@ -38,6 +43,7 @@ def end_orphans(staging: Path, attempt: int) -> int:
     training run saves its state), then killed.
     """
     orphans = [p for p in psutil.process_iter() if _attempt_of(p, staging) < attempt]
+    orphans += [p for p, tried in forked_child(staging) if tried < attempt]
     for orphan in orphans:
         with suppress(psutil.Error):
             orphan.terminate()
@@ -47,6 +53,21 @@ def end_orphans(staging: Path, attempt: int) -> int:
             orphan.kill()
     psutil.wait_procs(stubborn, timeout=_SECONDS_TO_END)
     return len(orphans)
+
+
+def forked_child(staging: Path) -> list[tuple[psutil.Process, int]]:
+    """The child that was forked for that staging folder, if it is alive, and its attempt.
+
+    One that was forked but has left no pid yet is not found; it looks whether the job is still
+    its own before it begins.
+    """
+    try:
+        told = read_json(staging / FORKED_FILE)
+        if _alive(told["pid"], told["started"]):
+            return [(psutil.Process(told["pid"]), told["attempt"])]
+    except (AdregError, psutil.Error):
+        pass
+    return []
 
 
 def _attempt_of(process: psutil.Process, staging: Path) -> float:

@@ -15,6 +15,7 @@ import psutil
 
 from adreg.domain import Adapter, Job
 from adreg.registry import adapters, jobs
+from adreg.service.workers import forked_child
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 
@@ -96,6 +97,9 @@ class Home:
                 continue
             if "adreg.jobs" in command and any(str(self.settings.staging) in w for w in command):
                 found.append(process)
+        staging = self.settings.staging
+        for folder in staging.iterdir() if staging.is_dir() else ():
+            found += [process for process, _ in forked_child(folder)]
         return found
 
     def saved_steps(self, job_id: int = 1) -> int:
