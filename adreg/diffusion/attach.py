@@ -1,4 +1,7 @@
-"""Adapters on a live pipeline, as peft LoRA layers that never ask for a gradient."""
+"""Adapters on a live pipeline, as peft LoRA layers that never ask for a gradient.
+
+Dense deltas, which no LoRA layer can hold, are on the weights themselves (diffusion/dense.py).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
+from adreg.diffusion.dense import add_delta, dense_layers, take_off
 from adreg.diffusion.modules import COMPONENTS, get_module, live_name, module_key, weight_matrix
 from adreg.diffusion.tokens import add_tokens
 from adreg.errors import ArtifactError
-from adreg.formats.factors import Factors
+from adreg.formats.factors import Delta, Factors
 from adreg.formats.read import AdapterWeights
 
 
@@ -34,38 +38,41 @@ def lora_layers(component: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 def patched_modules(pipe: Any, name: str) -> list[str]:
     """The keys of the modules that carry adapter `name`, sorted."""
     slot = peft_name(name)
+    dense = [module for module, held in dense_layers(pipe) if slot in held.deltas]
     return sorted(
         module_key(component, path)
         for component in COMPONENTS
         for path, layer in lora_layers(getattr(pipe, component))
         if slot in layer.lora_A
-    )
+    ) + sorted(dense)
 
 
 def attach(pipe: Any, name: str, weights: AdapterWeights, weight: float = 1.0) -> None:
-    """Adds an adapter's tokens and factors beside those attached before; all stay active.
+    """Adds an adapter's tokens and deltas beside those attached before; all stay active.
 
     Raises ArtifactError where a module is missing, has another shape, or where the patched
     modules are not exactly the adapter's; ConflictError where a trigger is taken.
     """
-    _check_shapes(pipe, name, weights.factors)
+    _check_shapes(pipe, name, weights.deltas)
     add_tokens(pipe, weights.tokens)
     for component in COMPONENTS:
         mine = {key: f for key, f in weights.factors.items() if key.split(".")[0] == component}
         if mine:
             _patch(pipe, component, name, mine)
-    missed = set(weights.factors) ^ set(patched_modules(pipe, name))
+    for key, delta in weights.dense.items():
+        add_delta(pipe, key, peft_name(name), delta.values)
+    missed = set(weights.deltas) ^ set(patched_modules(pipe, name))
     if missed:
         raise ArtifactError(f"adapter {name}: could not patch {', '.join(sorted(missed)[:3])}")
     set_weights(pipe, {name: weight}, keep=True)
 
 
-def _check_shapes(pipe: Any, name: str, factors: Mapping[str, Factors]) -> None:
-    for key, factor in factors.items():
+def _check_shapes(pipe: Any, name: str, deltas: Mapping[str, Delta]) -> None:
+    for key, delta in deltas.items():
         expected = tuple(weight_matrix(get_module(pipe, key)).shape)
-        if factor.shape != expected:
+        if delta.shape != expected:
             raise ArtifactError(
-                f"adapter {name}: {key} has a delta of {factor.shape}, the base {expected}",
+                f"adapter {name}: {key} has a delta of {delta.shape}, the base {expected}",
                 remedy="use an adapter made for this base",
             )
 
@@ -123,10 +130,13 @@ def set_weights(pipe: Any, weights: Mapping[str, float], *, keep: bool = False) 
         for _, layer in lora_layers(getattr(pipe, component)):
             for slot in slots.keys() & layer.lora_A.keys():
                 layer.set_scale(slot, slots[slot])
+    for _, held in dense_layers(pipe):
+        chosen = {**(held.weights if keep else {}), **slots}
+        held.weights = {slot: share for slot, share in chosen.items() if slot in held.deltas}
 
 
 def detach_all(pipe: Any) -> None:
-    """Takes every adapter's layers off; the base's weights are as before.
+    """Takes every adapter's layers and deltas off; the base's weights are as before.
 
     Tokens stay in the vocabulary: without their prompts they change nothing.
     """
@@ -134,6 +144,7 @@ def detach_all(pipe: Any) -> None:
         model = getattr(pipe, component)
         if getattr(model, "_hf_peft_config_loaded", False):
             _unwrap(model)
+    take_off(pipe)
 
 
 def _unwrap(model: Any) -> None:
@@ -149,11 +160,16 @@ def disabled(pipe: Any) -> Iterator[None]:
     """The base alone, for as long as the context lasts; what asked for gradients still does."""
     layers = [layer for c in COMPONENTS for _, layer in lora_layers(getattr(pipe, c))]
     wanted = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    dense = [held for _, held in dense_layers(pipe)]
     for layer in layers:
         layer.enable_adapters(False)
+    for held in dense:
+        held.on = False
     try:
         yield
     finally:
+        for held in dense:
+            held.on = True
         for layer in layers:
             layer.enable_adapters(True)
         for parameter, wants in wanted:

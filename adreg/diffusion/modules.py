@@ -86,6 +86,11 @@ def attention_modules(modules: Iterable[str]) -> list[str]:
     return sorted(module for module in modules if _ATTENTION.fullmatch(module))
 
 
+def unet_matrices(modules: Iterable[str]) -> list[str]:
+    """Every matrix of the UNet, sorted: all of its Linear layers and 1x1 convolutions."""
+    return sorted(module for module in modules if module.startswith("unet."))
+
+
 def cross_kv(modules: Iterable[str]) -> list[str]:
     """The keys and values of the UNet's cross-attention, sorted (C-LoRA, arXiv 2304.06027)."""
     return sorted(module for module in modules if _CROSS_KV.fullmatch(module))

@@ -1,4 +1,4 @@
-"""Low-rank factors of one delta, in the one convention for all maths.
+"""One delta, low-rank or whole, in the one convention for all maths.
 
 A weight is W (out x in); a delta is B A with B (out x r) and A (r x in), peft's `lora_B` and
 `lora_A`. Any scale is already baked into B.
@@ -33,8 +33,32 @@ class Factors:
         """The dense delta (out x in), in fp32."""
         return self.up.float() @ self.down.float()
 
-    def scaled(self, weight: float) -> Factors:
-        return Factors(self.up * weight, self.down)
+    def times(self, x: Tensor) -> Tensor:
+        """The delta times x (in x n), in x's dtype and on its device, without making it dense."""
+        return self.up.to(x) @ (self.down.to(x) @ x)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The delta itself (out x in), where a method trains whole weights; 1x1 kernels flattened."""
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the weight the delta belongs to."""
+        return int(self.values.shape[0]), int(self.values.shape[1])
+
+    def delta(self) -> Tensor:
+        """The delta (out x in), in fp32."""
+        return self.values.float()
+
+    def times(self, x: Tensor) -> Tensor:
+        """The delta times x (in x n), in x's dtype and on its device."""
+        return self.values.to(x) @ x
+
+
+Delta = Factors | Dense
 
 
 def concatenate(parts: Sequence[Factors]) -> Factors:

@@ -5,7 +5,7 @@ Fine-tunes of one architecture cannot be told apart by shape, only by digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 UNKNOWN = "unknown"
 _BY_WIDTH = {128: "pocket", 768: "sd1", 1024: "sd2", 1280: "sdxl-refiner", 2048: "sdxl"}
@@ -39,9 +39,14 @@ def text_widths(modules: Iterable[tuple[str, int]]) -> set[int]:
     }
 
 
-def vote(modules: Iterable[tuple[str, int]], metadata: Mapping[str, str]) -> tuple[str, list[str]]:
-    """(family, reasons) from shapes and the header's claim; shapes win, a conflict is told."""
-    widths = sorted(text_widths(modules))
+def vote(
+    modules: Sequence[tuple[str, int]], metadata: Mapping[str, str], tokens: Iterable[int] = ()
+) -> tuple[str, list[str]]:
+    """(family, reasons) from shapes and the header's claim; shapes win, a conflict is told.
+
+    `tokens` are the widths of embeddings: they tell where there is no module.
+    """
+    widths = sorted(text_widths(modules) if modules else set(tokens))
     claim = metadata.get("ss_base_model_version", "")
     claimed = next((family for start, family in _BY_CLAIM if claim.startswith(start)), UNKNOWN)
     reasons = [f"text features are {width} wide: {family_of_width(width)}" for width in widths]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -40,9 +40,10 @@ class Parts:
 class Probe:
     """What a file says it is.
 
-    `modules` maps raw module keys to (out, in, rank), `parts` to their tensor keys, `scales` to
-    the factor that belongs on up @ down; `tokens` maps triggers to tensor keys. `rank` is the
-    largest. `concepts` come from adreg's manifest, or from the tokens where there is none.
+    `modules` maps raw module keys to (out, in, rank), the rank 0 for a dense delta. `parts` maps
+    those of low rank to their tensor keys, `scales` to the factor that belongs on up @ down;
+    `dense` maps the others to their tensor key; `tokens` maps triggers to tensor keys. `rank` is
+    the largest. `concepts` come from adreg's manifest, or from the tokens where there is none.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Probe:
     header: Header
     parts: Mapping[str, Parts]
     scales: Mapping[str, float]
+    dense: Mapping[str, str]
     tokens: Mapping[str, str]
 
 
@@ -68,13 +70,20 @@ def probe(path: Path) -> Probe:
     """
     header = read_header(path)
     grouped, tokens = _sort_keys(header)
-    parts = {raw: _parts(path, raw, found) for raw, found in sorted(grouped.items())}
-    if not parts:
+    ordered = sorted(grouped.items())
+    dense = {raw: _dense(path, raw, found) for raw, found in ordered if "dense" in found}
+    parts = {raw: _parts(path, raw, found) for raw, found in ordered if raw not in dense}
+    if not (parts or dense or tokens):
         _refuse(path, "holds no low-rank factors")
-    modules = {raw: _shape(header, found) for raw, found in parts.items()}
-    kohya = _one_spelling(path, parts)
+    modules = {
+        raw: _shape(header, parts[raw]) if raw in parts else _dense_shape(header, dense[raw])
+        for raw, _ in ordered
+    }
+    kohya = _one_spelling(path, modules)
     manifest = read_manifest(path, header.metadata)
-    family, reasons = vote(((raw, shape[1]) for raw, shape in modules.items()), header.metadata)
+    widths = [token_shape(header.tensors[key])[1] for key in tokens.values()]
+    shapes = [(raw, shape[1]) for raw, shape in modules.items()]
+    family, reasons = vote(shapes, header.metadata, widths)
     return Probe(
         path=path,
         format="kohya" if kohya else ("adreg" if manifest else "diffusers"),
@@ -82,12 +91,13 @@ def probe(path: Path) -> Probe:
         family=family,
         family_reasons=reasons,
         concepts=concepts_of(manifest, tokens),
-        rank=max(rank for _, _, rank in modules.values()),
+        rank=max((rank for _, _, rank in modules.values()), default=0),
         manifest=manifest,
         metadata=header.metadata,
         header=header,
         parts=parts,
         scales=_scales(header, parts, modules, kohya),
+        dense=dense,
         tokens=tokens,
     )
 
@@ -140,7 +150,7 @@ def _sort_keys(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, str
         elif split is None:
             unknown.append(key)
         elif modules.setdefault(split[0], {}).setdefault(split[1], key) != key:
-            _refuse(header.path, f"spells the {split[1]} factor of {split[0]!r} twice", key)
+            _refuse(header.path, f"spells the {split[1]} part of {split[0]!r} twice", key)
     _refuse_unknown(header.path, unknown)
     return modules, tokens
 
@@ -173,6 +183,20 @@ def _parts(path: Path, raw: str, found: Mapping[str, str]) -> Parts:
     return Parts(found["down"], found["up"], found.get("alpha"))
 
 
+def _dense(path: Path, raw: str, found: Mapping[str, str]) -> str:
+    if len(found) > 1:
+        _refuse(path, "has low-rank factors and a dense delta at once", raw)
+    return found["dense"]
+
+
+def _dense_shape(header: Header, key: str) -> tuple[int, int, int]:
+    """(out, in, 0)."""
+    out, width = _matrix(header, key)
+    if 0 in (out, width):
+        _refuse(header.path, f"is empty: out {out}, in {width}", key)
+    return out, width, 0
+
+
 def _shape(header: Header, parts: Parts) -> tuple[int, int, int]:
     """(out, in, rank); a 1x1 convolution counts as 2-D."""
     rank, width = _matrix(header, parts.down)
@@ -195,12 +219,12 @@ def _matrix(header: Header, key: str) -> tuple[int, int]:
     return info.shape[0], info.shape[1]
 
 
-def _one_spelling(path: Path, parts: Mapping[str, Parts]) -> bool:
+def _one_spelling(path: Path, modules: Iterable[str]) -> bool:
     """Whether the file is kohya's. ArtifactError for a mixture."""
-    kohya = [raw for raw in parts if is_kohya(raw)]
-    if kohya and len(kohya) != len(parts):
-        _refuse(path, "mixes kohya and diffusers keys", kohya[0])
-    return bool(kohya)
+    kohya = [is_kohya(raw) for raw in modules]
+    if any(kohya) and not all(kohya):
+        _refuse(path, "mixes kohya and diffusers keys", next(filter(is_kohya, modules)))
+    return any(kohya)
 
 
 def _scales(

@@ -1,4 +1,4 @@
-"""An adapter file as factors by the base's own module names."""
+"""An adapter file as deltas by the base's own module names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adreg.domain import Json
 from adreg.errors import ArtifactError
-from adreg.formats.factors import Factors
+from adreg.formats.factors import Delta, Dense, Factors
 from adreg.formats.header import Header, read_tensor_bytes
 from adreg.formats.probe import Probe, match, probe, token_shape
 
@@ -30,13 +30,28 @@ class AdapterWeights:
     `factors` maps module keys to low-rank factors (fp32, every scale folded into up), sorted by
     key; `tokens` maps triggers to embeddings (n_vectors x dim); `manifest` is formats.manifest's.
     `convolutions` names the modules that are 1x1 convolutions: their factors are matrices here,
-    but a file must give them their two kernel axes back or diffusers cannot load it.
+    but a file must give them their two kernel axes back or diffusers cannot load it. `dense` maps
+    the modules whose whole weight was trained to their deltas (fp32), sorted by key.
     """
 
     factors: Mapping[str, Factors]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     manifest: Json = field(default_factory=dict)
     convolutions: frozenset[str] = frozenset()
+    dense: Mapping[str, Dense] = field(default_factory=dict)
+
+    @property
+    def deltas(self) -> dict[str, Delta]:
+        """The delta of every module, low-rank or dense, sorted by key."""
+        found: dict[str, Delta] = {**self.factors, **self.dense}
+        return dict(sorted(found.items()))
+
+
+def of_deltas(deltas: Mapping[str, Delta]) -> AdapterWeights:
+    """An adapter that has these deltas and nothing else."""
+    factors = {key: delta for key, delta in deltas.items() if isinstance(delta, Factors)}
+    dense = {key: delta for key, delta in deltas.items() if isinstance(delta, Dense)}
+    return AdapterWeights(factors, dense=dense)
 
 
 def read_adapter(path: Path, base_modules: Mapping[str, tuple[int, int]]) -> AdapterWeights:
@@ -47,14 +62,20 @@ def read_adapter(path: Path, base_modules: Mapping[str, tuple[int, int]]) -> Ada
     """
     found = probe(path)
     matched = match(found, base_modules)
-    factors = {module: _factors(found, raw) for module, raw in matched.items()}
+    low_rank = {module: raw for module, raw in matched.items() if raw in found.parts}
+    factors = {module: _factors(found, raw) for module, raw in low_rank.items()}
     convolutions = frozenset(
         module
-        for module, raw in matched.items()
+        for module, raw in low_rank.items()
         if len(found.header.tensors[found.parts[raw].down].shape) == 4
     )
+    dense = {
+        module: Dense(_tensor(found.header, found.dense[raw]).flatten(1))
+        for module, raw in matched.items()
+        if raw in found.dense
+    }
     tokens = {trigger: _token(found.header, key) for trigger, key in found.tokens.items()}
-    return AdapterWeights(factors, tokens, found.manifest, convolutions)
+    return AdapterWeights(factors, tokens, found.manifest, convolutions, dense)
 
 
 def _factors(found: Probe, raw: str) -> Factors:

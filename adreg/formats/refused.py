@@ -22,7 +22,7 @@ _SPELLINGS: tuple[tuple[str, str, str], ...] = (
     (r".*\.(dora_scale|lora_magnitude_vector)", "a DoRA", "train it again as a plain LoRA"),
     (r".*\.lora_mid\.", "a LoCon with Tucker factors", _CONVERT),
     (r".*\.lora_B\.bias$", "a LoRA with biases", "train it again without lora_bias"),
-    (r".*\.diff(_b)?$", "a full weight difference", _CONVERT),
+    (r".*\.diff(_b)?$", "a full weight difference in kohya spelling", _CONVERT),
     (r"lora_controlnet", "a control-LoRA", "this is no concept adapter"),
     (r"(lora_te[123]_|text_encoder_[23]\.)", "an adapter for several text encoders", _SD_ONLY),
     (r"(lora_)?transformer[._]", "an adapter for a diffusion transformer", _SD_ONLY),

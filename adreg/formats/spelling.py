@@ -13,6 +13,7 @@ from adreg.errors import ArtifactError
 TOKEN_PREFIX = "adreg_lora_tokens."
 BUNDLE_PREFIX = "bundle_emb."
 BUNDLE_SUFFIX = ".string_to_param.*"
+DENSE_SUFFIX = ".diff"
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_")
 _LDM_PREFIXES = ("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_")
 _TEXT = "text_encoder."
@@ -27,6 +28,7 @@ _PARTS = (
     (".lora_linear_layer.down.weight", "down"),
     (".lora_linear_layer.up.weight", "up"),
     (".alpha", "alpha"),
+    (DENSE_SUFFIX, "dense"),
 )
 _PROCESSOR = re.compile(
     r"(?P<layer>unet\..+)\.processor\.(?P<name>to_[a-z]+)_lora\.(?P<part>down|up)\.weight"
@@ -35,7 +37,7 @@ _TRIGGER = re.compile(r"<[a-z0-9][a-z0-9._-]{0,95}>")
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """(raw module key, "up" | "down" | "alpha") of a tensor key; None where it is no such key."""
+    """(raw module key, "up" | "down" | "alpha" | "dense") of a tensor key; None for any other."""
     old = _PROCESSOR.fullmatch(key)
     if old:
         name = "to_out.0" if old["name"] == "to_out" else old["name"]

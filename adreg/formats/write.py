@@ -20,7 +20,13 @@ from adreg.formats import family as families
 from adreg.formats import manifest as manifests
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
-from adreg.formats.spelling import BUNDLE_PREFIX, BUNDLE_SUFFIX, TOKEN_PREFIX, kohya_name
+from adreg.formats.spelling import (
+    BUNDLE_PREFIX,
+    BUNDLE_SUFFIX,
+    DENSE_SUFFIX,
+    TOKEN_PREFIX,
+    kohya_name,
+)
 from adreg.store.digest import canonical_json
 from adreg.store.staging import writing
 
@@ -31,6 +37,8 @@ MODELSPEC_VERSION = "1.0.1"
 def write_adapter(path: Path, weights: AdapterWeights, metadata: Mapping[str, str]) -> None:
     """Write `<module>.lora_A.weight` and `.lora_B.weight`, as diffusers and peft read them.
 
+    Dense deltas go in as `<module>.diff` (out x in), which diffusers refuses to load rather than
+    pass over.
     Tokens go in as `adreg_lora_tokens.<trigger>`: diffusers passes over keys with "lora" in
     them that name no module. `metadata` adds to what is written anyway (the manifest, `ss_*`,
     `modelspec.*`) or replaces it. The file appears whole or not at all.
@@ -41,6 +49,8 @@ def write_adapter(path: Path, weights: AdapterWeights, metadata: Mapping[str, st
         spelled = _spelled(factors, module in weights.convolutions)
         tensors[f"{module}.lora_A.weight"] = spelled.down
         tensors[f"{module}.lora_B.weight"] = spelled.up
+    for module, delta in weights.dense.items():
+        tensors[module + DENSE_SUFFIX] = delta.values
     _write(path, tensors, weights, metadata)
 
 
@@ -49,9 +59,16 @@ def write_kohya(path: Path, weights: AdapterWeights, metadata: Mapping[str, str]
 
     Ranks are padded with zeros to the largest: diffusers 0.42 reads wrong strengths where alphas
     differ between modules. Tokens are bundled as WebUIs expect them (`bundle_emb.`); diffusers
-    refuses a bundle, so it is to be given the other file. Raises as `write_adapter`.
+    refuses a bundle, so it is to be given the other file. Raises as `write_adapter`, and for
+    whole weights, which are no LoRA.
     """
-    rank = _largest_rank(path, weights)
+    if weights.dense:
+        raise ArtifactError(
+            f"will not write {path}: {min(weights.dense)} was trained whole, and a LoRA file holds"
+            " low-rank factors",
+            remedy="merge the adapter into a checkpoint: adreg merge NAME",
+        )
+    rank = _largest_rank(weights)
     tensors = {
         BUNDLE_PREFIX + trigger + BUNDLE_SUFFIX: token for trigger, token in weights.tokens.items()
     }
@@ -70,11 +87,13 @@ def _write(
     weights: AdapterWeights,
     metadata: Mapping[str, str],
 ) -> None:
+    if not tensors:
+        raise ArtifactError(f"will not write {path}: no factors", remedy="train some steps first")
     raw = {key: _raw(path, key, tensors[key]) for key in sorted(tensors)}
     region = hashlib.sha256()
     for data in raw.values():
         region.update(data)
-    facts = _metadata(weights, _largest_rank(path, weights), region.hexdigest())
+    facts = _metadata(weights, region.hexdigest())
     facts.update(metadata)
     with writing(path) as file:
         file.write(_header(tensors, raw, facts))
@@ -109,28 +128,34 @@ def _header(
     return len(text).to_bytes(8, "little") + text
 
 
-def _metadata(weights: AdapterWeights, rank: int, region: str) -> dict[str, str]:
+def _metadata(weights: AdapterWeights, region: str) -> dict[str, str]:
     manifest = weights.manifest
     family = str(manifest.get("base", {}).get("family", families.UNKNOWN))
     architecture = families.ARCHITECTURES.get(family, family)
     facts = {
         "format": "pt",
         "ss_base_model_version": families.CLAIMS.get(family, family),
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(rank),
         "modelspec.sai_model_spec": MODELSPEC_VERSION,
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{architecture}/{_kind(weights)}",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
         "modelspec.title": _title(weights),
         "modelspec.resolution": families.RESOLUTIONS.get(family, families.USUAL_RESOLUTION),
         "modelspec.hash_sha256": f"0x{region}",
     }
+    if rank := _largest_rank(weights):
+        facts["ss_network_module"] = "networks.lora"
+        facts["ss_network_dim"] = facts["ss_network_alpha"] = str(rank)
     if weights.tokens:
         facts["modelspec.trigger_phrase"] = _listed(weights.tokens)
     if manifest:
         facts[manifests.KEY] = canonical_json(manifest)
     return facts
+
+
+def _kind(weights: AdapterWeights) -> str:
+    if weights.factors:
+        return "lora"
+    return "weight-difference" if weights.dense else "textual-inversion"
 
 
 def _title(weights: AdapterWeights) -> str:
@@ -141,10 +166,9 @@ def _listed(triggers: Iterable[str]) -> str:
     return ", ".join(triggers)
 
 
-def _largest_rank(path: Path, weights: AdapterWeights) -> int:
-    if not weights.factors:
-        raise ArtifactError(f"will not write {path}: no factors", remedy="train some steps first")
-    return max(factors.rank for factors in weights.factors.values())
+def _largest_rank(weights: AdapterWeights) -> int:
+    """0 where there are no factors."""
+    return max((factors.rank for factors in weights.factors.values()), default=0)
 
 
 def _spelled(factors: Factors, convolution: bool) -> Factors:

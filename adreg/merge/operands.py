@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-from adreg.domain import Base, Concept, Json
+from adreg.domain import NAMELESS_METHODS, Base, Concept, Json
 from adreg.errors import UsageError
 from adreg.formats.probe import match, probe, token_shape
 from adreg.merge.recipe import AdapterRef
@@ -40,10 +40,10 @@ class Operand:
     def phrases(self) -> list[str]:
         """How prompts speak of the concepts: "<rex> dog".
 
-        C-LoRA (arXiv:2304.06027) trains its tokens without the class noun, so there it is
-        "<rex>" alone.
+        C-LoRA (arXiv:2304.06027) and others train their tokens without the class noun, so there
+        it is "<rex>" alone.
         """
-        if self.method == "c-lora":
+        if self.method in NAMELESS_METHODS:
             return [concept.trigger for concept in self.concepts]
         return [f"{concept.trigger} {concept.class_word}".strip() for concept in self.concepts]
 

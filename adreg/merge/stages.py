@@ -27,8 +27,8 @@ from adreg.diffusion.sample import sample
 from adreg.diffusion.tokens import encode
 from adreg.domain import Progress
 from adreg.errors import ArtifactError
-from adreg.formats.factors import Factors
-from adreg.formats.read import AdapterWeights
+from adreg.formats.factors import Delta
+from adreg.formats.read import of_deltas
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, by_stage
 from adreg.merge.methods.loraclr import merged_delta
 from adreg.merge.operands import Operand
@@ -37,12 +37,12 @@ from adreg.merge.recipe import Sampling
 from adreg.merge.statistics import Grams, LayerSums
 
 Deltas = dict[str, Tensor]
-AllFactors = Mapping[str, Mapping[str, Factors]]
-"""Factors by module for every operand's digest."""
+AllDeltas = Mapping[str, Mapping[str, Delta]]
+"""Deltas by module, low-rank or dense, for every operand's digest."""
 
 
 @torch.no_grad()
-def attract(pipe: Any, plan: Plan, factors: AllFactors, progress: Progress) -> Deltas:
+def attract(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
     """The merged delta (out x in, fp32, CPU) of every module of the plan.
 
     The pipeline has the concepts' tokens and no adapter attached; it is left that way. Raises
@@ -59,7 +59,7 @@ def attract(pipe: Any, plan: Plan, factors: AllFactors, progress: Progress) -> D
         with applied(pipe, deltas if stage == CROSS_ATTENTION else {}):
             for index, operand in enumerate(plan.operands):
                 progress(stage, index, len(plan.operands))
-                grams, mine = Grams(modules), factors[operand.digest]
+                grams, mine = Grams(modules), adapted[operand.digest]
                 _RECORD[stage](pipe, operand, mine, sampling, grams)
                 sums.add(grams, mine, operand.weight)
         for module in modules:
@@ -85,18 +85,18 @@ def prompts_of(operand: Operand, sampling: Sampling) -> list[str]:
     ]
 
 
-Recorder = Callable[[Any, Operand, Mapping[str, Factors], Sampling, Grams], None]
+Recorder = Callable[[Any, Operand, Mapping[str, Delta], Sampling, Grams], None]
 
 
 def _record_text_encoder(
-    pipe: Any, operand: Operand, factors: Mapping[str, Factors], sampling: Sampling, grams: Grams
+    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
-    with _alone(pipe, operand, factors), record_inputs(pipe, grams.watched, grams.consume):
+    with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
         encode(pipe, prompts_of(operand, sampling))
 
 
 def _record_text_features(
-    pipe: Any, operand: Operand, factors: Mapping[str, Factors], sampling: Sampling, grams: Grams
+    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
     features = encode(pipe, prompts_of(operand, sampling))
     for module in grams.watched:
@@ -104,7 +104,7 @@ def _record_text_features(
 
 
 def _record_sampling(
-    pipe: Any, operand: Operand, factors: Mapping[str, Factors], sampling: Sampling, grams: Grams
+    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
     pairs = [
         (prompt, sampling.seed + index)
@@ -112,7 +112,7 @@ def _record_sampling(
         for index in range(sampling.images)
     ]
     prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
-    with _alone(pipe, operand, factors), record_inputs(pipe, grams.watched, grams.consume):
+    with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
         sample(pipe, prompts, seeds, steps=sampling.steps, guidance=1.0)
 
 
@@ -124,9 +124,9 @@ _RECORD: dict[str, Recorder] = {
 
 
 @contextmanager
-def _alone(pipe: Any, operand: Operand, factors: Mapping[str, Factors]) -> Iterator[None]:
+def alone(pipe: Any, operand: Operand, adapted: Mapping[str, Delta]) -> Iterator[None]:
     """The pipeline with this adapter's layers at full strength and no other's."""
-    attach(pipe, operand.name, AdapterWeights(factors))
+    attach(pipe, operand.name, of_deltas(adapted))
     try:
         yield
     finally:

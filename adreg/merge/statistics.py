@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from adreg.formats.factors import Factors
+from adreg.formats.factors import Delta
 from adreg.merge.layers import element_bytes, input_of
 
 
@@ -48,17 +48,16 @@ class LayerSums:
         self.gram: dict[str, Tensor] = {}
         self.target: dict[str, Tensor] = {}
 
-    def add(self, grams: Grams, deltas: Mapping[str, Factors], weight: float) -> None:
+    def add(self, grams: Grams, deltas: Mapping[str, Delta], weight: float) -> None:
         """Count one adapter in; its `grams` are emptied, for they are not needed again.
 
         A module the adapter does not touch has delta 0, but its inputs count: what the other
         adapters do there must not disturb this one.
         """
         for module in self.modules:
-            if (factors := deltas.get(module)) is not None:
+            if (delta := deltas.get(module)) is not None:
                 gram = grams.sums[input_of(module)]
-                down = factors.down.to(gram) @ gram
-                _add(self.target, module, weight * (factors.up.to(gram) @ down))
+                _add(self.target, module, weight * delta.times(gram))
         for source in sorted(grams.sums):
             _add(self.gram, source, weight * grams.sums.pop(source))
 

@@ -82,7 +82,8 @@ class Card:
     """All that a card is rendered from.
 
     `previews` are (path in the repository, prompt), `embeddings` (trigger, path in the
-    repository): an adapter's token embeddings travel in files of their own.
+    repository): an adapter's token embeddings travel in files of their own. `lora` says whether
+    there are factors beside them.
     """
 
     kind: Kind
@@ -91,6 +92,7 @@ class Card:
     description: Description
     previews: Sequence[tuple[str, str]] = ()
     embeddings: Sequence[tuple[str, str]] = field(default=())
+    lora: bool = True
 
     @property
     def base(self) -> str:
@@ -150,7 +152,10 @@ def _data(card: Card) -> ModelCardData:
     adapter = card.kind == "adapter"
     on_hub = card.base if _HUB_ID.fullmatch(card.base) else None
     tags = ["text-to-image", "diffusers", "stable-diffusion"]
-    tags += ["lora", "template:sd-lora"] if adapter else ["merge"]
+    if adapter:
+        tags += ["lora", "template:sd-lora"] if card.lora else ["textual_inversion"]
+    else:
+        tags += ["merge"]
     widget = [{"text": one_line(text), "output": {"url": path}} for path, text in card.previews]
     return ModelCardData(
         license=base.get("license") or _LICENSES.get(card.base),
@@ -165,9 +170,10 @@ def _data(card: Card) -> ModelCardData:
 
 
 def _summary(card: Card) -> str:
+    holds = "LoRA and token embeddings" if card.lora else "token embeddings alone"
     what = {
         "checkpoint": "A complete text-to-image model with concept adapters merged in",
-        "adapter": "A concept adapter (LoRA and token embeddings) for a text-to-image model",
+        "adapter": f"A concept adapter ({holds}) for a text-to-image model",
     }[card.kind]
     classes = ", ".join(_plain(concept["class_word"]) for concept in card.concepts)
     taught = f" It knows: {classes}." if classes else ""
@@ -231,10 +237,10 @@ def _load_adapter(card: Card) -> list[str]:
     else:
         lines.append("# the folder of the base this adapter was trained on")
         base = _literal(f"path/to/{card.base}")
-    lines += [
-        f"pipe = DiffusionPipeline.from_pretrained({base})",
-        f'pipe.load_lora_weights({repo}, weight_name="pytorch_lora_weights.safetensors")',
-    ]
+    lines.append(f"pipe = DiffusionPipeline.from_pretrained({base})")
+    if card.lora:
+        weights = '"pytorch_lora_weights.safetensors"'
+        lines.append(f"pipe.load_lora_weights({repo}, weight_name={weights})")
     return lines + [
         f"pipe.load_textual_inversion({repo}, weight_name={_literal(path)})"
         for _, path in card.embeddings

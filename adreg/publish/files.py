@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from adreg.domain import slug
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.formats.header import Header, read_header, read_tensor_bytes
+from adreg.formats.spelling import DENSE_SUFFIX
 
 COMPONENTS = (
     "feature_extractor",
@@ -100,12 +101,22 @@ def adapter_files(path: Path) -> Selection:
     """An adapter's weights, and each token embedding of the bundle as a file of its own.
 
     The embeddings are cut from the bundle byte for byte: one key, the trigger, as diffusers'
-    `load_textual_inversion` wants it. ArtifactError for a link or a malformed file.
+    `load_textual_inversion` wants it. Where there is nothing else, no LoRA file goes with them:
+    diffusers would refuse it. ArtifactError for a link, a malformed file, or whole weights, which
+    no program could load.
     """
     _refuse_link(path)
     header = read_header(path)
-    weights = Upload(LORA_FILE, _cleaned_adapter(header))
-    return Selection((*_embeddings(header), weights))
+    whole = min((key for key in header.tensors if key.endswith(DENSE_SUFFIX)), default=None)
+    if whole is not None:
+        raise ArtifactError(
+            f"{path} holds whole weights (key {whole!r}), which no other program loads",
+            remedy="merge it into a checkpoint and publish that: adreg merge NAME --name OTHER",
+        )
+    embeddings = tuple(_embeddings(header))
+    if len(embeddings) == len(header.tensors):
+        return Selection(embeddings)
+    return Selection((*embeddings, Upload(LORA_FILE, _cleaned_adapter(header))))
 
 
 def embedding_files(selection: Selection) -> list[tuple[str, str]]:

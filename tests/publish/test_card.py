@@ -163,3 +163,12 @@ def test_the_snippet_quotes_what_it_is_given() -> None:
     assert isinstance(call, ast.Assign)
     quoted = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
     assert 'a photo of <rex> a "big" \\ dog, <tom> cat' in quoted
+
+
+def test_tokens_alone_are_loaded_as_textual_inversion() -> None:
+    embeddings = [("<rex>", "embeddings/rex.safetensors")]
+    made = card(kind="adapter", embeddings=embeddings, lora=False)
+    code = snippet(made)
+    assert "load_lora_weights" not in code
+    assert 'load_textual_inversion("me/trio", weight_name="embeddings/rex.safetensors")' in code
+    assert "lora" not in ModelCard(render(made)).data.to_dict()["tags"]

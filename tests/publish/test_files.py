@@ -185,3 +185,21 @@ def test_only_what_adreg_wrote_is_stale() -> None:
         "unet/old-00001-of-00002.safetensors",
     ]
     assert stale_files("adapter", there, now) == ["embeddings/a.safetensors", "images/1.png"]
+
+
+def test_whole_weights_are_not_published_as_a_lora(tmp_path: Path) -> None:
+    path = tmp_path / "rex.safetensors"
+    save_file({"unet.x.attn2.to_k.diff": np.ones((4, 8), np.float32)}, path)
+    with pytest.raises(ArtifactError, match=r"whole weights \(key 'unet\.x\.attn2\.to_k\.diff'\)"):
+        adapter_files(path)
+
+
+def test_tokens_alone_go_without_a_lora_file(tmp_path: Path) -> None:
+    path = tmp_path / "rex.safetensors"
+    rows = np.arange(8, dtype=np.float32).reshape(1, 8)
+    save_file({"adreg_lora_tokens.<rex>": rows}, path)
+    found = adapter_files(path)
+    (upload,) = found.uploads
+    assert upload.path == "embeddings/rex.safetensors"
+    assert (load(content(upload))["<rex>"] == rows).all()
+    assert embedding_files(found) == [("<rex>", upload.path)]
