@@ -20,6 +20,15 @@ def merge(
     name: Annotated[str | None, typer.Option(help="The checkpoint's name.")] = None,
     method: Annotated[str, typer.Option(help="See --list-methods.")] = "loraclr",
     base: options.Base = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Steps towards what each adapter alone predicts, after the layers are solved; "
+            "else 100 on pocket, 0 elsewhere.",
+        ),
+    ] = None,
     list_methods: Annotated[
         bool, typer.Option("--list-methods", help="List the methods and stop.")
     ] = False,
@@ -39,7 +48,7 @@ def merge(
     from adreg.service import merging
 
     ws = open_workspace(device=device)
-    recipe, base_found = merging.make_recipe(ws, adapters, method, base)
+    recipe, base_found = merging.make_recipe(ws, adapters, method, base, refine)
     plan = merging.plan(ws, recipe, base_found)
     if dry_run:
         print_json(plan.to_json()) if as_json else say("\n".join(plan.lines()))

@@ -21,7 +21,8 @@ from adreg.formats.read import AdapterWeights, read_adapter
 from adreg.merge.methods import concat
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import MergeRecipe
-from adreg.merge.stages import AllFactors, Deltas, add_deltas, attract
+from adreg.merge.refine import record, refine
+from adreg.merge.stages import AllDeltas, Deltas, add_deltas, attract
 from adreg.merge.verify import verify_checkpoint
 from adreg.merge.writer import write_checkpoint
 
@@ -80,13 +81,18 @@ def _execute(
         tokens = gather_tokens(plan, weights)
         add_tokens(pipe, tokens)
     with _timed(seconds, "solve"):
-        factors = {digest: adapter.factors for digest, adapter in weights.items()}
-        deltas = SOLVERS[plan.recipe.method](pipe, plan, factors, progress)
+        adapted = {digest: adapter.deltas for digest, adapter in weights.items()}
+        deltas = SOLVERS[plan.recipe.method](pipe, plan, adapted, progress)
+    if plan.recipe.refine is not None:
+        with _timed(seconds, "refine"):
+            bank = record(pipe, plan, adapted, progress)
+            deltas = refine(pipe, deltas, bank, plan.recipe.refine, progress)
+            del bank
     with _timed(seconds, "write"):
         progress("write", 0, 1)
         add_deltas(pipe, deltas)
         write_checkpoint(pipe, plan, out)
-    del pipe, weights, factors
+    del pipe, weights, adapted
     with _timed(seconds, "verify"):
         progress("verify", 0, 1)
         verified = verify_checkpoint(out, base, deltas, tokens)
@@ -102,13 +108,13 @@ def gather_tokens(plan: Plan, weights: Mapping[str, AdapterWeights]) -> dict[str
     }
 
 
-def add_up(pipe: Any, plan: Plan, factors: AllFactors, progress: Progress) -> Deltas:
+def add_up(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
     """sum_i w_i D_i of every module of the plan (methods/concat.py)."""
     deltas: Deltas = {}
     for index, module in enumerate(plan.modules):
         progress("sum", index, len(plan.modules))
         parts = [
-            (factors[operand.digest][module], operand.weight)
+            (adapted[operand.digest][module], operand.weight)
             for operand in plan.operands
             if module in operand.modules
         ]
@@ -116,7 +122,7 @@ def add_up(pipe: Any, plan: Plan, factors: AllFactors, progress: Progress) -> De
     return deltas
 
 
-SOLVERS: dict[str, Callable[[Any, Plan, AllFactors, Progress], Deltas]] = {
+SOLVERS: dict[str, Callable[[Any, Plan, AllDeltas, Progress], Deltas]] = {
     "loraclr": attract,
     "concat": add_up,
 }

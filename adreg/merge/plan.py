@@ -176,6 +176,10 @@ def _operations(
             what = _what(stage, recipe.sampling, operands)
             held = statistics_bytes(base, members)
             operations.append(Operation(stage, len(members), held, what))
+    if recipe.refine is not None:
+        unet = [module for module in modules if module.startswith("unet.")]
+        what = f"{recipe.refine.steps} steps towards what each adapter alone predicts"
+        operations.append(Operation("refine", len(unet), _moments_bytes(base, unet), what))
     operations.append(Operation("write", 0, 0, "save a diffusers folder"))
     operations.append(Operation("verify", len(modules), 0, "load it again, compare every weight"))
     return operations
@@ -198,6 +202,11 @@ def statistics_bytes(base: Base, modules: Sequence[str]) -> int:
     grams = sum(2 * width * width * element_bytes(width) for width in widths.values())
     shapes = [base.modules[module] for module in modules]
     return grams + sum(prod(shape) * element_bytes(shape[1]) for shape in shapes)
+
+
+def _moments_bytes(base: Base, modules: Sequence[str]) -> int:
+    """What refining holds of each weight: its gradient, Adam's two moments, average, and copy."""
+    return 5 * sum(prod(base.modules[module]) for module in modules) * _FLOAT
 
 
 def _peak_bytes(base: Base, modules: Sequence[str], operations: Sequence[Operation]) -> int:

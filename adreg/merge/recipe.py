@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from adreg.domain import Base, Concept, Json
@@ -21,6 +21,17 @@ DEFAULT_RIDGE = 0.1
 """Relative to the mean eigenvalue of a layer's statistics: see methods/loraclr.py."""
 PROMPTS = ("photo of a {c}", "{c}")
 """Templates of the concept prompts, those of LoRACLR's released code; {c} is the concept."""
+# A UNet's layers see other things in other surroundings: these stand for all of them.
+REFINING_PROMPTS = (
+    "a photo of a {c}",
+    "{c}",
+    "a photo of a {c} on grass",
+    "a photo of a {c} in the city",
+    "a picture of a {c} at night",
+    "a photo of a {c} in the desert",
+    "a photo of a {c} in a room",
+    "a photo of a {c} in the sea",
+)
 
 
 @dataclass(frozen=True)
@@ -59,17 +70,40 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """Steps of gradient descent after the layers are solved (merge/refine.py).
+
+    For each concept `len(prompts) * images` images of `sampling_steps` steps are recorded, without
+    guidance; each of `steps` steps looks at `batch` of their predictions. The rate falls to 0.
+    """
+
+    steps: int = 100
+    batch: int = 12
+    learning_rate: float = 5e-4
+    prompts: tuple[str, ...] = REFINING_PROMPTS
+    images: int = 3
+    sampling_steps: int = 10
+    # Not the noise that pictures are usually judged on.
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
 class MergeRecipe:
-    """A merge, completely stated. `ridge` and `sampling` are None for data-free methods."""
+    """A merge, completely stated. `ridge` and `sampling` are None for data-free methods.
+
+    `refine` is None where the layers are left as they were solved.
+    """
 
     method: str
     base: BaseRef
     adapters: tuple[AdapterRef, ...]
     ridge: float | None = None
     sampling: Sampling | None = None
+    refine: Refinement | None = None
 
     def __post_init__(self) -> None:
         _check_method(self)
+        _check_refinement(self)
         _check_adapters(self.method, self.adapters)
 
     def to_json(self) -> Json:
@@ -89,6 +123,8 @@ class MergeRecipe:
                 "steps": self.sampling.steps,
                 "seed": self.sampling.seed,
             }
+        if self.refine is not None:
+            content["refine"] = {**asdict(self.refine), "prompts": list(self.refine.prompts)}
         return content
 
     def digest(self) -> str:
@@ -97,9 +133,13 @@ class MergeRecipe:
 
 
 def new_recipe(
-    base: Base, adapters: Sequence[AdapterRef], method: str = "loraclr", ridge: float | None = None
+    base: Base,
+    adapters: Sequence[AdapterRef],
+    method: str = "loraclr",
+    ridge: float | None = None,
+    refine_steps: int | None = None,
 ) -> MergeRecipe:
-    """A recipe with the method's defaults for this base.
+    """A recipe with the method's defaults for this base; `refine_steps` 0 is without refinement.
 
     Raises UsageError for an unknown method, fewer than one adapter, one named twice, or a weight
     the method cannot use.
@@ -108,11 +148,20 @@ def new_recipe(
         raise UsageError(f"no merge method named {method!r}", remedy=f"one of {', '.join(METHODS)}")
     reference = BaseRef(base.name, base.digest)
     if not METHODS[method].needs_statistics:
+        if refine_steps:
+            raise UsageError(f"{method} is not refined", remedy="leave out --refine")
         return MergeRecipe(method, reference, tuple(adapters), ridge=ridge)
     # A pocket image costs a tenth of a second, one of Stable Diffusion minutes on a CPU.
     sampling = Sampling(images=4 if base.family == "pocket" else 1)
     ridge = DEFAULT_RIDGE if ridge is None else ridge
-    return MergeRecipe(method, reference, tuple(adapters), ridge, sampling)
+    # Half a minute on a pocket base; on Stable Diffusion only for who has a GPU and asks.
+    steps = (
+        (Refinement.steps if base.family == "pocket" else 0)
+        if refine_steps is None
+        else refine_steps
+    )
+    refine = Refinement(steps=steps) if steps else None
+    return MergeRecipe(method, reference, tuple(adapters), ridge, sampling, refine)
 
 
 def from_json(content: Mapping[str, Any]) -> MergeRecipe:
@@ -127,6 +176,7 @@ def from_json(content: Mapping[str, Any]) -> MergeRecipe:
             adapters=tuple(_adapter_from(entry) for entry in content["adapters"]),
             ridge=content.get("ridge"),
             sampling=None if sampling is None else _sampling_from(sampling),
+            refine=_refinement_from(content.get("refine")),
         )
     except KeyError as error:
         raise UsageError(f"recipe: {error.args[0]!r} is missing") from error
@@ -150,6 +200,27 @@ def _sampling_from(content: Mapping[str, Any]) -> Sampling:
     return Sampling(**{**content, "prompts": tuple(content["prompts"])})
 
 
+def _refinement_from(content: Mapping[str, Any] | None) -> Refinement | None:
+    if content is None:
+        return None
+    return Refinement(**{**content, "prompts": tuple(content["prompts"])})
+
+
+def _check_refinement(recipe: MergeRecipe) -> None:
+    how = recipe.refine
+    if how is None:
+        return
+    if not METHODS[recipe.method].needs_statistics:
+        raise UsageError(f"recipe: {recipe.method} is not refined", remedy="leave refine out")
+    for name in ("steps", "batch", "images", "sampling_steps"):
+        value = getattr(how, name)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"recipe: refine.{name} must be 1 or more, not {value!r}")
+    if not (_finite(how.learning_rate) and how.learning_rate > 0):
+        raise UsageError(f"recipe: refine.learning_rate must be above 0, not {how.learning_rate!r}")
+    _check_prompts("refine", how.prompts)
+
+
 def _check_method(recipe: MergeRecipe) -> None:
     method = METHODS.get(recipe.method)
     if method is None:
@@ -171,8 +242,14 @@ def _check_sampling(sampling: Sampling) -> None:
         value = getattr(sampling, name)
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"recipe: sampling.{name} must be 1 or more, not {value!r}")
-    if not sampling.prompts or any("{c}" not in prompt for prompt in sampling.prompts):
-        raise UsageError("recipe: every one of sampling.prompts must hold {c}, at least one prompt")
+    _check_prompts("sampling", sampling.prompts)
+
+
+def _check_prompts(part: str, prompts: Sequence[str]) -> None:
+    if not prompts or any("{c}" not in prompt for prompt in prompts):
+        raise UsageError(
+            f"recipe: every one of {part}.prompts must hold {{c}}, at least one prompt"
+        )
 
 
 def _check_adapters(method: str, adapters: tuple[AdapterRef, ...]) -> None:

@@ -20,7 +20,11 @@ from adreg.store.staging import publish_dir
 
 
 def make_recipe(
-    ws: Workspace, refs: Sequence[str], method: str, base_ref: str | None = None
+    ws: Workspace,
+    refs: Sequence[str],
+    method: str,
+    base_ref: str | None = None,
+    refine_steps: int | None = None,
 ) -> tuple[MergeRecipe, Base]:
     """The recipe for adapters named "rex" or "rex:0.8", on the base the first was trained on.
 
@@ -35,7 +39,7 @@ def make_recipe(
         AdapterRef(adapter.name or adapter.digest[:12], adapter.digest, weight, adapter.concepts)
         for adapter, weight in chosen
     ]
-    return new_recipe(base, references, method), base
+    return new_recipe(base, references, method, refine_steps=refine_steps), base
 
 
 def plan(ws: Workspace, recipe: MergeRecipe, base: Base) -> Plan:

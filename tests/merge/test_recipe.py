@@ -10,7 +10,15 @@ import pytest
 
 from adreg.domain import Base, Concept
 from adreg.errors import UsageError
-from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe, Sampling, from_json, new_recipe
+from adreg.merge.recipe import (
+    AdapterRef,
+    BaseRef,
+    MergeRecipe,
+    Refinement,
+    Sampling,
+    from_json,
+    new_recipe,
+)
 
 BASE = BaseRef("small", "b" * 64)
 REX = AdapterRef("rex", "1" * 64, 0.5, (Concept("<rex>", "dog"),))
@@ -26,7 +34,9 @@ def some_base(family: str) -> Base:
     return Base("small", Path("/nowhere"), family, "b" * 64, {}, "epsilon")
 
 
-@pytest.mark.parametrize("recipe", [loraclr(), MergeRecipe("concat", BASE, (TOM,))])
+@pytest.mark.parametrize(
+    "recipe", [loraclr(), loraclr(refine=Refinement(steps=7)), MergeRecipe("concat", BASE, (TOM,))]
+)
 def test_json_gives_the_recipe_back(recipe: MergeRecipe) -> None:
     assert from_json(recipe.to_json()) == recipe
 
@@ -42,6 +52,8 @@ def test_every_setting_changes_the_digest() -> None:
         replace(recipe, adapters=(TOM, REX)),
         replace(recipe, adapters=(replace(REX, weight=0.6), TOM)),
         replace(recipe, base=BaseRef("small", "c" * 64)),
+        replace(recipe, refine=Refinement()),
+        replace(recipe, refine=Refinement(steps=99)),
         MergeRecipe("concat", BASE, (REX, TOM)),
     ]
     assert len({recipe.digest(), *(other.digest() for other in others)}) == 1 + len(others)
@@ -56,6 +68,10 @@ def test_defaults_follow_method_and_family() -> None:
     assert pocket.sampling.images > large.sampling.images
     assert large.ridge == 0.5
     assert new_recipe(some_base("sd1"), [REX], "concat").sampling is None
+    assert pocket.refine == Refinement()
+    assert large.refine is None
+    assert new_recipe(some_base("pocket"), [REX], refine_steps=0).refine is None
+    assert new_recipe(some_base("sd1"), [REX], refine_steps=9).refine == Refinement(steps=9)
 
 
 @pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf"), "1"])
@@ -88,6 +104,9 @@ def test_refuses_nothing_and_twice_the_same() -> None:
         ({"sampling": Sampling(images=0)}, "sampling.images"),
         ({"sampling": Sampling(prompts=("a photo",))}, "sampling.prompts"),
         ({"sampling": Sampling(prompts=())}, "sampling.prompts"),
+        ({"refine": Refinement(steps=0)}, "refine.steps"),
+        ({"refine": Refinement(learning_rate=0.0)}, "refine.learning_rate"),
+        ({"refine": Refinement(prompts=("a photo",))}, "refine.prompts"),
     ],
 )
 def test_names_the_setting_that_does_not_fit(changes: dict[str, Any], field: str) -> None:
@@ -98,6 +117,10 @@ def test_names_the_setting_that_does_not_fit(changes: dict[str, Any], field: str
 def test_concat_takes_no_statistics() -> None:
     with pytest.raises(UsageError, match="neither ridge nor sampling"):
         new_recipe(some_base("sd1"), [REX], "concat", ridge=0.1)
+    with pytest.raises(UsageError, match="concat is not refined"):
+        MergeRecipe("concat", BASE, (REX,), refine=Refinement())
+    with pytest.raises(UsageError, match="concat is not refined"):
+        new_recipe(some_base("pocket"), [REX], "concat", refine_steps=5)
 
 
 def test_an_unknown_method_names_the_known() -> None:

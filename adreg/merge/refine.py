@@ -1,0 +1,120 @@
+"""What a layer-wise merge leaves over, taken back at the model's output: our own addition.
+
+Solving layer by layer (methods/loraclr.py) leaves an error in each layer, and the next layers see
+inputs that no adapter alone gave them. From there all merged layers of the UNet move together,
+for a few steps of gradient descent, down
+
+    sum_i w_i || eps_{W0 + dW}(z_t, t, c_i) - eps_{W0 + dW_i}(z_t, t, c_i) ||^2
+
+where z_t is what adapter i passed through while it sampled alone, and eps_{W0 + dW_i} what it
+predicted there. All is recorded from the adapters: no photo is needed. The concepts' plain classes
+and the empty prompt, that guidance compares with, are one more term, with dW_0 = 0 and the mean of
+the weights: so the base is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.optimization import get_linear_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from torch import nn
+
+from adreg.diffusion.modules import get_module, weight_matrix
+from adreg.diffusion.sample import sample
+from adreg.domain import Progress
+from adreg.formats.factors import Delta
+from adreg.merge.bank import Bank
+from adreg.merge.plan import Plan
+from adreg.merge.recipe import Refinement
+from adreg.merge.stages import Deltas, add_deltas, alone
+
+_DECAY = 0.95  # of the running average of the weights, which is the result
+
+
+def record(
+    pipe: Any, plan: Plan, adapted: Mapping[str, Mapping[str, Delta]], progress: Progress
+) -> Bank:
+    """What each adapter alone predicts for its concepts, and the base for their classes.
+
+    The pipeline has the concepts' tokens and no adapter attached; it is left that way.
+    """
+    how = plan.recipe.refine
+    assert how is not None
+    bank = Bank()
+    for index, operand in enumerate(plan.operands):
+        progress("record", index, len(plan.operands) + 1)
+        with alone(pipe, operand, adapted[operand.digest]), bank.recording(pipe, operand.weight):
+            _sample(pipe, operand.phrases(), how)
+    usual = sum(operand.weight for operand in plan.operands) / len(plan.operands)
+    with bank.recording(pipe, usual):
+        _sample(pipe, sorted({concept.class_word for concept in plan.concepts} - {""}), how)
+        _sample(pipe, [""], replace(how, prompts=("{c}",), images=2 * how.images))
+    return bank
+
+
+def _sample(pipe: Any, phrases: Sequence[str], how: Refinement) -> None:
+    prompts = [prompt.replace("{c}", phrase) for phrase in phrases for prompt in how.prompts]
+    pairs = [(prompt, how.seed + index) for prompt in prompts for index in range(how.images)]
+    sample(pipe, [p for p, _ in pairs], [s for _, s in pairs], steps=how.sampling_steps, guidance=1)
+
+
+@torch.enable_grad()
+def refine(pipe: Any, deltas: Deltas, bank: Bank, how: Refinement, progress: Progress) -> Deltas:
+    """The deltas (out x in), those of the UNet moved towards what the bank holds.
+
+    The pipeline holds the base's weights, and does so afterwards. Deltas of the text encoder stay
+    as they are: what the bank holds begins behind it.
+    """
+    before = {module: weight_matrix(get_module(pipe, module)).clone() for module in sorted(deltas)}
+    add_deltas(pipe, {module: delta for module, delta in deltas.items() if _of_unet(module)})
+    moving = [_weight(pipe, module) for module in before if _of_unet(module)]
+    if not moving:
+        return deltas
+    average = _descend(pipe, moving, bank, how, progress)
+    average.copy_to(moving)
+    refined = {}
+    for module, weight in before.items():
+        matrix = weight_matrix(get_module(pipe, module))
+        refined[module] = (matrix - weight).float().cpu() if _of_unet(module) else deltas[module]
+        matrix.copy_(weight)
+    return refined
+
+
+def _descend(
+    pipe: Any, moving: list[nn.Parameter], bank: Bank, how: Refinement, progress: Progress
+) -> EMAModel:
+    for weight in moving:
+        weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW(moving, lr=how.learning_rate, weight_decay=0.0)
+    falling = get_linear_schedule_with_warmup(optimizer, 0, how.steps)
+    average = EMAModel(moving, decay=_DECAY)
+    generator = torch.Generator().manual_seed(how.seed)
+    for step in range(1, how.steps + 1):
+        noisy, timesteps, text, wanted, weights = (
+            part.to(pipe.device) for part in bank.draw(how.batch, generator)
+        )
+        predicted = pipe.unet(noisy, timesteps, text, return_dict=False)[0]
+        loss = (weights * (predicted - wanted).square().mean(dim=(1, 2, 3))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+        average.step(moving)
+        progress("refine", step, how.steps, loss=loss.item())
+    for weight in moving:
+        weight.requires_grad_(False)
+    return average
+
+
+def _of_unet(module: str) -> bool:
+    return module.startswith("unet.")
+
+
+def _weight(pipe: Any, module: str) -> nn.Parameter:
+    weight = get_module(pipe, module).weight
+    assert isinstance(weight, nn.Parameter)
+    return weight

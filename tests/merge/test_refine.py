@@ -1,0 +1,145 @@
+"""Refinement on a live tiny pipeline, against its formula written out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adreg.bases.load import load_pipeline
+from adreg.diffusion.modules import attention_modules
+from adreg.diffusion.tokens import add_tokens, encode
+from adreg.domain import Base, silent
+from adreg.merge.bank import Bank
+from adreg.merge.execute import merge
+from adreg.merge.plan import Plan, plan_merge
+from adreg.merge.recipe import Refinement
+from adreg.merge.refine import record, refine
+from adreg.merge.stages import alone, applied, attract
+from tests.merge.cases import Case, adapter, recipe_for
+
+HOW = Refinement(
+    steps=8, batch=4, learning_rate=3e-3, prompts=("a {c}",), images=1, sampling_steps=2
+)
+
+
+@pytest.fixture(scope="module")
+def cases(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    folder = tmp_path_factory.mktemp("adapters")
+    unet = attention_modules(base.modules)
+    text = [module for module in base.modules if "self_attn" in module]
+    return [
+        adapter(folder, base, "rex", [*unet[::2], *text], seed=1, weight=1.0, size=0.5),
+        adapter(folder, base, "tom", unet[::3], seed=2, weight=0.5, size=0.5),
+    ]
+
+
+@pytest.fixture(scope="module")
+def plan(base: Base, cases: list[Case]) -> Plan:
+    recipe = replace(recipe_for(base, cases, ridge=1e-3), refine=HOW)
+    return plan_merge(base, [case.named for case in cases], recipe)
+
+
+@pytest.fixture
+def pipe(base: Base, cases: list[Case]) -> Any:
+    found = load_pipeline(base.path)
+    add_tokens(found, {t: rows for case in cases for t, rows in case.weights.tokens.items()})
+    return found
+
+
+def adapted(cases: list[Case]) -> dict[str, Any]:
+    return {case.ref.digest: case.weights.deltas for case in cases}
+
+
+def weights_of(pipe: Any) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+
+
+@torch.no_grad()
+def error(pipe: Any, deltas: dict[str, Tensor], bank: Bank) -> Tensor:
+    """sum_i w_i || ... ||^2 over the whole bank."""
+    of_unet = {module: delta for module, delta in deltas.items() if module.startswith("unet.")}
+    noisy, times, text, wanted, weights = (torch.stack(column) for column in vars(bank).values())
+    with applied(pipe, of_unet):
+        predicted = pipe.unet(noisy, times, text).sample
+    found: Tensor = (weights * (predicted - wanted).square().mean(dim=(1, 2, 3))).sum()
+    return found
+
+
+def test_the_bank_holds_what_each_adapter_alone_and_the_base_predict(
+    pipe: Any, plan: Plan, cases: list[Case]
+) -> None:
+    before = weights_of(pipe)
+    bank = record(pipe, plan, adapted(cases), silent)
+    # Two steps of one picture for each concept and for "dog", two pictures for the empty prompt.
+    assert [weight.item() for weight in bank.weights] == [1.0] * 2 + [0.5] * 2 + [0.75] * 6
+    prompts = ["a <rex> dog", "a <rex> dog", "a <tom> dog", "a <tom> dog", "a dog", "a dog"]
+    for index, prompt in enumerate([*prompts, *[""] * 4]):
+        given = bank.noisy[index][None], bank.timesteps[index], bank.text[index][None]
+        with torch.no_grad():
+            if index < 4:
+                case = cases[index // 2]
+                with alone(pipe, plan.operands[index // 2], case.weights.deltas):
+                    text, predicted = encode(pipe, [prompt]), pipe.unet(*given).sample
+            else:
+                text, predicted = encode(pipe, [prompt]), pipe.unet(*given).sample
+        torch.testing.assert_close(bank.text[index], text[0])
+        torch.testing.assert_close(bank.predicted[index], predicted[0], atol=1e-5, rtol=1e-4)
+    after = weights_of(pipe)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
+    pipe: Any, plan: Plan, cases: list[Case]
+) -> None:
+    solved = attract(pipe, plan, adapted(cases), silent)
+    before = weights_of(pipe)
+    bank = record(pipe, plan, adapted(cases), silent)
+    refined = refine(pipe, solved, bank, replace(HOW, steps=40), silent)
+    assert error(pipe, refined, bank) < 0.8 * error(pipe, solved, bank)
+    after = weights_of(pipe)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(p.requires_grad for p in pipe.unet.parameters())
+    for module in solved:
+        same = torch.equal(refined[module], solved[module])
+        assert same == module.startswith("text_encoder."), module
+
+
+def test_the_first_step_is_adams(pipe: Any, plan: Plan, cases: list[Case]) -> None:
+    """A first step of Adam moves each weight by the rate, against its gradient's sign."""
+    solved = attract(pipe, plan, adapted(cases), silent)
+    bank = record(pipe, plan, adapted(cases), silent)
+    how = replace(HOW, steps=1, batch=len(bank.noisy))  # one draw from each part: all of it
+    refined = refine(pipe, solved, bank, how, silent)
+    module = next(module for module in solved if module.startswith("unet."))
+    nudge = torch.zeros_like(solved[module])
+    row, column = divmod(int((refined[module] - solved[module]).abs().argmax()), nudge.shape[1])
+    nudge[row, column] = 1e-2
+    higher = error(pipe, {**solved, module: solved[module] + nudge}, bank)
+    lower = error(pipe, {**solved, module: solved[module] - nudge}, bank)
+    moved = refined[module][row, column] - solved[module][row, column]
+    assert moved.sign() == (lower - higher).sign()
+    assert moved.abs().item() == pytest.approx(HOW.learning_rate, rel=1e-2)
+
+
+def test_nothing_of_the_unet_is_nothing_to_refine(base: Base, cases: list[Case], pipe: Any) -> None:
+    text = {key: torch.ones(2, 2) for key in base.modules if "self_attn" in key}
+    assert refine(pipe, text, Bank(), HOW, silent) == text
+
+
+def test_a_refined_merge_is_repeatable_and_says_so(
+    base: Base, cases: list[Case], plan: Plan, tmp_path: Any
+) -> None:
+    named = [case.named for case in cases]
+    made = [merge(base, named, plan.recipe, tmp_path / name) for name in ("one", "two")]
+    assert "refine" in made[0]["seconds"]
+    assert "refine" in [operation["name"] for operation in made[0]["operations"]]
+    files = [
+        tmp_path / name / "unet/diffusion_pytorch_model.safetensors" for name in ("one", "two")
+    ]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    plain = merge(base, named, replace(plan.recipe, refine=None), tmp_path / "plain")
+    assert "refine" not in plain["seconds"]
