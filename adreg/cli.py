@@ -8,9 +8,10 @@ from typing import NoReturn
 
 import typer
 
-from adreg.commands import adapters, demo, generate, merge, publish, score, train, watch
+from adreg.commands import adapters, demo, generate, merge, publish, report, score, train, watch
 from adreg.commands.base import base_app
 from adreg.commands.jobs import jobs_app
+from adreg.commands.line import line_app
 from adreg.commands.pocket import pocket_app
 from adreg.errors import AdregError, ExternalError
 
@@ -26,12 +27,14 @@ app.command("show")(adapters.show)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
+app.command("report")(report.report)
 app.command("merge")(merge.merge)
 app.command("watch")(watch.watch)
 app.command("publish")(publish.publish)
 app.command("demo")(demo.demo)
 app.add_typer(base_app, name="base")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(line_app, name="line")
 app.add_typer(pocket_app, name="pocket")
 
 

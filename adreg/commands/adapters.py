@@ -10,6 +10,7 @@ import typer
 from adreg.commands.options import AsJson, base_names
 from adreg.commands.output import notice, print_json, print_table, say
 from adreg.commands.run import open_workspace
+from adreg.commands.score import print_scores
 from adreg.commands.views import adapter_view, checkpoint_view, score_view
 from adreg.domain import Adapter, Checkpoint, Json
 from adreg.errors import UsageError
@@ -183,8 +184,7 @@ def _show_one(view: Json) -> None:
         if view.get(key):
             print_table(key, ["what", "value"], [[k, _cell(v)] for k, v in view[key].items()])
     if view["score_details"]:
-        rows = [[s["name"], s["value"], _cell(s["details"])] for s in view["score_details"]]
-        print_table("scores", ["score", "value", "details"], rows)
+        print_scores("scores", view["score_details"])
 
 
 def _cell(value: object) -> str:

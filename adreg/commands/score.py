@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from adreg.commands import options
 from adreg.commands.output import notice, print_json, print_table
 from adreg.commands.run import open_workspace, run_job
 from adreg.commands.views import adapter_view, score_view
+from adreg.domain import Json
 
 
 def score(
@@ -21,27 +23,56 @@ def score(
     no_wait: options.NoWait = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score an adapter: kps/1 (what the base knew), text-alignment/1, identity/1 (likeness)."""
+    """Score an adapter: what the base knew, likeness, text, diversity; on a line, forgetting."""
     from adreg.registry import scores
+    from adreg.service.forgetting import follow
     from adreg.service.scoring import request_score
 
     ws = open_workspace(device=device)
     job = request_score(ws, name, base_ref=base, scorer=scorer, identity_scorer=identity_scorer)
-    result = run_job(ws, job, wait=not no_wait)
-    for left_out, reason in result["skipped"].items():
-        notice(f"{left_out} is not measured: {reason}")
+    skipped = dict(run_job(ws, job, wait=not no_wait)["skipped"])
     adapter = ws.registry.adapter(name)
+    if (further := follow(ws, job.request)) is not None:
+        run_job(ws, further, wait=not no_wait)
+    elif adapter.line is not None:
+        skipped["forgetting/1"] = skipped["identity/1"]
+    for left_out, reason in skipped.items():
+        notice(f"{left_out} is not measured: {reason}")
     measured = scores.of(ws.registry.db, adapter.digest)
+    details = [score_view(score) for score in measured]
     if as_json:
         view = adapter_view(adapter, measured)
-        details = [score_view(s) for s in measured]
-        skipped = result["skipped"]
         print_json({**view, "score_details": details, "skipped": skipped, "job": job.id})
-        return
-    rows = [[s.name, s.value, _details(s.details)] for s in measured]
-    print_table(f"scores of {adapter.name}", ["score", "value", "details"], rows)
+    else:
+        print_scores(f"scores of {adapter.name}", details)
 
 
-def _details(details: dict[str, object]) -> str:
+def print_scores(title: str, views: Sequence[Json]) -> None:
+    """A table of scores, with their 95 % intervals and the other figures in their details."""
+    columns = ["score", "value", "95 % interval", "details"]
+    rows = [
+        [
+            view["name"],
+            view["value"],
+            "" if view["interval"] is None else _interval(view["interval"]),
+            _details(view["details"]),
+        ]
+        for view in views
+    ]
+    print_table(title, columns, rows)
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Such as "0.812 [0.790, 0.840]"."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{_interval(interval)}]"
+
+
+def _interval(interval: Sequence[float]) -> str:
+    return ", ".join(f"{end:.3f}" for end in interval)
+
+
+def _details(details: Mapping[str, object]) -> str:
     figures = {key: value for key, value in details.items() if isinstance(value, int | float)}
     return "  ".join(f"{key} {value:.4g}" for key, value in figures.items())

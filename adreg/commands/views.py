@@ -71,6 +71,7 @@ def score_view(score: Score) -> Json:
     return {
         "name": score.name,
         "value": score.value,
+        "interval": score.interval,
         "artefact": score.artefact,
         "base": score.base,
         "scorer": score.scorer,

@@ -11,7 +11,7 @@ from adreg.bases.load import pick_device
 from adreg.domain import Json, Progress
 from adreg.score.features import ImageScorer
 from adreg.score.identity import nearest, similarities
-from adreg.train.subject import open_image
+from adreg.train.images import open_image
 
 
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +12,12 @@ from adreg.bases.scorers import find_identity_scorer, find_scorer
 from adreg.diffusion.modules import live_modules
 from adreg.domain import Concept, Json, Progress
 from adreg.formats.read import read_adapter
-from adreg.score import identity
+from adreg.score import identity, preservation
 from adreg.score.features import ImageScorer, Scorer
-from adreg.score.measure import Pictures, identity_score, sample_pictures, scores
+from adreg.score.measure import likeness, scores
+from adreg.score.pictures import Pictures, sample_pictures
 from adreg.score.spec import ScoreSpec
-from adreg.train.subject import open_image
+from adreg.train.images import open_image
 
 _CLASS_PREVIEWS = 3
 
@@ -36,18 +38,22 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     concepts = [Concept(**entry) for entry in inputs["concepts"]]
     pictures = sample_pictures(pipe, weights, concepts, spec, progress)
     found = scores(pictures, Scorer(scorer.path, device), scorer.digest, spec)
-    likeness, why_not = _identity(inputs["identity"], pictures, device, spec)
+    alike, why_not = _likeness(inputs["identity"], concepts, pictures, device, spec)
     return {
-        "scores": [*found, *likeness],
-        "skipped": {identity.NAME: why_not} if why_not else {},
+        "scores": [*found, *alike],
+        "skipped": dict.fromkeys((identity.NAME, preservation.NAME), why_not) if why_not else {},
         "previews": _save_previews(pictures, staging),
     }
 
 
-def _identity(
-    asked: Json, pictures: Pictures, device: torch.device, spec: ScoreSpec
+def _likeness(
+    asked: Json,
+    concepts: Sequence[Concept],
+    pictures: Pictures,
+    device: torch.device,
+    spec: ScoreSpec,
 ) -> tuple[list[Json], str | None]:
-    """The identity/1 record, or none and why."""
+    """The records of identity/1 and pres/1, or none and why."""
     if "skipped" in asked:
         return [], asked["skipped"]
     shown = {ask.trigger for ask in pictures.concept_asks} & asked["photos"].keys()
@@ -59,7 +65,7 @@ def _identity(
     }
     scorer = find_identity_scorer(asked["scorer"])
     looking = ImageScorer(scorer.path, device)
-    return [identity_score(pictures, photos, looking, scorer.digest, spec)], None
+    return likeness(pictures, concepts, photos, looking, scorer.digest, spec), None
 
 
 def _save_previews(pictures: Pictures, staging: Path) -> list[Json]:

@@ -114,6 +114,26 @@ def head_of_line(db: Database, store: Store, line: str, base_digest: str) -> Ada
     return _adapter(row, store) if row else None
 
 
+def history(db: Database, store: Store, adapter: Adapter) -> list[Adapter]:
+    """The adapter and all that it goes on from, the oldest first, as far back as there are rows."""
+    found = [adapter]
+    while (earlier := found[-1].continued_from) is not None:
+        before = by_digest(db, store, earlier)
+        if before is None:
+            break
+        found.append(before)
+    return found[::-1]
+
+
+def lines(db: Database) -> list[tuple[str, str]]:
+    """Name and base digest of every continual line, by name."""
+    rows = db.conn.execute(
+        "select distinct line, base_digest from adapters"
+        " where line is not null and base_digest is not null order by line, base_digest"
+    )
+    return [(row["line"], row["base_digest"]) for row in rows]
+
+
 def _adapter(row: sqlite3.Row, store: Store) -> Adapter:
     path = store.adapter_path(row["digest"])
     return Adapter(

@@ -183,6 +183,12 @@ def trained(db: Database, digest: str) -> Job | None:
     return _job(row) if row else None
 
 
+def done(db: Database, kind: JobKind) -> list[Job]:
+    """Jobs of a kind that have ended well, the oldest first."""
+    rows = db.conn.execute("select * from jobs where kind=? and state='done' order by id", [kind])
+    return [_job(row) for row in rows]
+
+
 def wants_name(db: Database, name: str) -> Job | None:
     """The live job whose adapter or checkpoint will be called `name`."""
     row = db.conn.execute(

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from adreg.score.bootstrap import Array, Statistic
 
 NAME = "kps/1"
 
@@ -43,5 +46,19 @@ def kps(base: Tensor, adapted: Tensor, other_noise: Tensor) -> Kps:
 
 def harmonic_mean(cosines: Tensor) -> float:
     """N / sum_i 1/a_i with a_i = (cos_i + 1) / 2."""
-    similar = ((cosines.double() + 1) / 2).clamp(min=1e-12)
-    return float(1 / torch.mean(1 / similar))
+    return float(1 / torch.mean(_odds(cosines)))
+
+
+def harmonic(cosines: Tensor) -> Statistic:
+    """The same for weighted rows, to draw an interval from."""
+    odds = _odds(cosines).numpy()
+
+    def statistic(weights: Array) -> Array:
+        return np.asarray(1 / (weights @ odds))
+
+    return statistic
+
+
+def _odds(cosines: Tensor) -> Tensor:
+    """1 / a_i."""
+    return 1 / ((cosines.double() + 1) / 2).clamp(min=1e-12)

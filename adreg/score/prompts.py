@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from adreg.domain import Concept
+from adreg.domain import LINE_METHODS, NAMELESS_METHODS, Concept
 
 _SCENES = ("", " in the snow", " on the beach", " on the street", " on grass", " in a room")
 _OPENINGS = ("a photo of ", "a picture of ", "")
@@ -17,7 +17,7 @@ _THINGS = ("cat", "car", "house", "dog", "tree", "teapot", "fish", "mug", "duck"
 class Ask:
     """One image asked for: the prompt, its seed, and what the picture should show, in words.
 
-    `about` is "class", "other" or "concept"; `trigger` is the concept's.
+    `about` is "class", "other" or "concept"; `trigger` is the concept's, `word` the class's.
     """
 
     prompt: str
@@ -25,6 +25,7 @@ class Ask:
     about: str
     text: str
     trigger: str = ""
+    word: str = ""
 
 
 def ordinary_asks(
@@ -36,7 +37,7 @@ def ordinary_asks(
     """
     words = list(dict.fromkeys(concept.class_word for concept in concepts if concept.class_word))
     of_class = [
-        f"{opening}{with_article(word)}{scene}"
+        (f"{opening}{with_article(word)}{scene}", word)
         for opening, scene, word in product(_OPENINGS, _SCENES, words)
     ]
     things = [thing for thing in _THINGS if thing not in words]
@@ -46,27 +47,64 @@ def ordinary_asks(
         for index, thing in enumerate(things)
     ]
     share = min(len(of_class), (prompts + 1) // 2)
-    asks = [Ask(text, 0, "class", text) for text in of_class[:share]]
+    asks = [Ask(text, 0, "class", text, word=word) for text, word in of_class[:share]]
     asks += [Ask(text, 0, "other", text) for text in of_others[: prompts - share]]
     return _with_seeds(asks, seeds, first_seed)
 
 
 def concept_asks(
-    concepts: Sequence[Concept], prompts: int, seeds: int, first_seed: int, *, named: bool
+    concepts: Sequence[Concept], prompts: int, seeds: int, first_seed: int, method: str | None
 ) -> list[Ask]:
-    """Prompts with the trigger, concepts in turn; `text` says the same without it.
-
-    `named` says whether the class word stands beside the trigger, as in training.
-    """
+    """Prompts with the trigger, concepts in turn; `text` says the same without it."""
     known = [concept for concept in concepts if concept.trigger]
-    asks = []
-    for scene, concept in list(product(_SCENES, known))[:prompts]:
-        shown = f"{concept.trigger} {concept.class_word}" if named else concept.trigger
-        subject = with_article(shown) if named and concept.class_word else concept.trigger
-        plain = f" of {with_article(concept.class_word)}" if concept.class_word else ""
-        prompt, text = f"a photo of {subject}{scene}", f"a photo{plain}{scene}"
-        asks.append(Ask(prompt, 0, "concept", text, concept.trigger))
+    pairs = list(product(_SCENES, known))[:prompts]
+    asks = [_concept_ask(concept, scene, method) for scene, concept in pairs]
     return _with_seeds(asks, seeds, first_seed)
+
+
+def repeated_asks(
+    concepts: Sequence[Concept], samples: int, first_seed: int, method: str | None
+) -> list[Ask]:
+    """One prompt of each class, then one of each concept, every one with `samples` seeds."""
+    words = dict.fromkeys(concept.class_word for concept in concepts if concept.class_word)
+    plain = [(plain_prompt(word), word) for word in words]
+    asks = [Ask(text, 0, "class", text, word=word) for text, word in plain]
+    asks += [_concept_ask(concept, "", method) for concept in concepts if concept.trigger]
+    return _with_seeds(asks, samples, first_seed)
+
+
+def concept_prompt(concept: Concept, scene: str, method: str | None) -> str:
+    """What asks for a concept, as training did: "a photo of a <rex> dog in the snow".
+
+    Without its class word where the method trains without; "... in the style of <ink>" for a
+    style.
+    """
+    style = concept.kind == "style" and method not in LINE_METHODS
+    if style and concept.class_word:
+        return f"{with_article(concept.class_word)}{scene} in the style of {concept.trigger}"
+    return f"a photo of {called(concept, method)}{scene}"
+
+
+def called(concept: Concept, method: str | None) -> str:
+    """How a prompt names a concept that is a thing: "a <rex> dog", or "<rex>" alone."""
+    if not concept.class_word or method in NAMELESS_METHODS:
+        return concept.trigger
+    return with_article(f"{concept.trigger} {concept.class_word}")
+
+
+def _concept_ask(concept: Concept, scene: str, method: str | None) -> Ask:
+    word = concept.class_word
+    if word and concept.kind == "style":
+        text = f"{with_article(word)}{scene}"
+    else:
+        text = plain_prompt(word, scene) if word else f"a photo{scene}"
+    prompt = concept_prompt(concept, scene, method)
+    return Ask(prompt, 0, "concept", text, concept.trigger, word)
+
+
+def plain_prompt(word: str, scene: str = "") -> str:
+    """What asks for the class: "a photo of a dog in the snow"."""
+    return f"a photo of {with_article(word)}{scene}"
 
 
 def with_article(words: str) -> str:

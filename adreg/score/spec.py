@@ -18,6 +18,7 @@ VERSION = 1
 class ScoreSpec:
     """`prompts` without and `concept_prompts` with the trigger, each sampled with `seeds` seeds.
 
+    `samples` are the pictures of one prompt that div/1 compares; 0 leaves it out.
     Raises UsageError naming the field that is wrong.
     """
 
@@ -27,6 +28,7 @@ class ScoreSpec:
     steps: int = 20
     guidance: float = 7.5
     seed: int = 0
+    samples: int = 4
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -42,7 +44,9 @@ class ScoreSpec:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoreSpec:
         """A spec from its JSON. Raises UsageError naming an unknown, missing or wrong field."""
-        given = {key: value for key, value in content.items() if key != "version"}
+        # Jobs that were queued before there was div/1 do not ask for it.
+        given = {"samples": 0, **content}
+        given.pop("version", None)
         known = [field.name for field in fields(cls)]
         odd = sorted(set(given) ^ set(known))
         if content.get("version") != VERSION or odd:
@@ -64,6 +68,7 @@ _BOUNDS = {
     "seeds": (1, 1000),
     "steps": (1, 1000),
     "seed": (0, 2**62),
+    "samples": (0, 1000),
     "guidance": (0, 100),
 }
 

@@ -11,10 +11,10 @@ from itertools import product
 from pathlib import Path
 
 from adreg.bases.folder import POCKET
-from adreg.domain import Adapter
+from adreg.domain import NAMELESS_METHODS, Adapter
 from adreg.score.prompts import with_article
-from adreg.service.generating import request_pictures
 from adreg.service.identifying import request_identify
+from adreg.service.shots import taken
 from adreg.service.supervisor import Tick, run_now
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
@@ -84,20 +84,18 @@ class Trial:
         how = [self.seeds, self.steps, self.guidance]
         what = sha256_json([ws.base(POCKET).digest, digest, prompts, *how])
         out = self.folder / f"{folder}-{what[:8]}"
-        files = [out / f"{number:03}.png" for number in range(len(prompts) * len(self.seeds))]
-        if not all(file.is_file() for file in files):
-            job = request_pictures(
-                ws,
-                prompts,
-                self.seeds,
-                adapters=adapters,
-                checkpoint=checkpoint,
-                base=base,
-                steps=self.steps,
-                guidance=self.guidance,
-                out=out,
-            )
-            run_now(ws, job, self.tick)
+        files = taken(
+            ws,
+            out,
+            prompts,
+            self.seeds,
+            self.tick,
+            adapters=adapters,
+            checkpoint=checkpoint,
+            base=base,
+            steps=self.steps,
+            guidance=self.guidance,
+        )
         pairs = product(prompts, self.seeds)
         shots = [Shot(file, *pair) for file, pair in zip(files, pairs, strict=True)]
         return {
@@ -137,7 +135,7 @@ def compare(
 def called(adapter: Adapter) -> str:
     """How a prompt names the subject, as training did: "a <rex> dog"; C-LoRA without the class."""
     concept = adapter.concepts[-1]
-    if adapter.method == "c-lora":
+    if adapter.method in NAMELESS_METHODS:
         return concept.trigger
     article = with_article(concept.class_word).partition(" ")[0]
     return f"{article} {concept.trigger} {concept.class_word}"

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from adreg.diffusion.sheet import SMALLEST_CELL, sheet
 from adreg.service.demo_pictures import ALONE, BASE, MERGED, Shot
 from adreg.service.report.facts import SubjectFacts
-from adreg.train.subject import open_image
+from adreg.train.images import open_image
 
 _ROWS = {ALONE: "adapter alone", MERGED: "merged", BASE: "untouched base"}
 _SHOWN_EACH = 2

@@ -11,12 +11,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adreg.domain import Job, Json
-from adreg.service import bases, generating, identifying, merging, publishing, scoring, training
+from adreg.service import (
+    bases,
+    forgetting,
+    generating,
+    identifying,
+    merging,
+    publishing,
+    scoring,
+    training,
+)
 from adreg.service.workspace import Workspace
+
+
+def _scored(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    scoring.record(ws, job, staging, outputs)
+    forgetting.follow(ws, job.request)
+
 
 _RESOLVE: dict[str, Callable[[Workspace, Json], Json]] = {
     "train": training.resolve,
     "score": scoring.resolve,
+    "forgetting": forgetting.resolve,
     "identify": identifying.resolve,
     "generate": generating.resolve,
     "merge": merging.resolve,
@@ -26,7 +42,8 @@ _RESOLVE: dict[str, Callable[[Workspace, Json], Json]] = {
 
 _RECORD: dict[str, Callable[[Workspace, Job, Path, Json], None]] = {
     "train": training.record,
-    "score": scoring.record,
+    "score": _scored,
+    "forgetting": forgetting.record,
     "identify": identifying.record,
     "generate": generating.record,
     "merge": merging.record,

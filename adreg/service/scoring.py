@@ -124,7 +124,7 @@ def _identity(ws: Workspace, request: Json, adapter: Adapter) -> Json:
             "skipped": f"no identity scorer is set for base {request['base_name']!r};"
             " name one with --identity-scorer"
         }
-    photos = _photos(ws, adapter)
+    photos = photos_of(ws, adapter)
     if not photos:
         return {"skipped": "the photos that the adapter learnt from are not in this registry"}
     digest = request["identity_scorer_digest"]
@@ -132,19 +132,17 @@ def _identity(ws: Workspace, request: Json, adapter: Adapter) -> Json:
     return {"scorer": str(found.path), "photos": photos}
 
 
-def _photos(ws: Workspace, adapter: Adapter) -> dict[str, list[str]]:
+def photos_of(ws: Workspace, adapter: Adapter) -> dict[str, list[str]]:
     """Trigger to the photos it was trained on here, over the adapter and what it goes on from."""
     db, store = ws.registry.db, ws.registry.store
     found: dict[str, list[str]] = {}
-    one: Adapter | None = adapter
-    while one is not None:
+    for one in adapters.history(db, store, adapter)[::-1]:
         job = jobs.trained(db, one.digest)
         if job is not None:
             folder = store.subject_path(job.request["subject"])
             paths = [folder / name for name in job.request["images"]]
             if all(path.is_file() for path in paths):
                 found.setdefault(job.request["spec"]["trigger"], [str(path) for path in paths])
-        one = adapters.by_digest(db, store, one.continued_from) if one.continued_from else None
     return {trigger: found[trigger] for trigger in adapter.triggers if trigger in found}
 
 

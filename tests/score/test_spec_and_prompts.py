@@ -6,7 +6,7 @@ import pytest
 
 from adreg.domain import Concept
 from adreg.errors import UsageError
-from adreg.score.prompts import concept_asks, ordinary_asks
+from adreg.score.prompts import concept_asks, ordinary_asks, repeated_asks
 from adreg.score.spec import ScoreSpec, score_spec
 
 REX, BOX = Concept("<rex>", "dog"), Concept("<box>", "orange box")
@@ -69,18 +69,44 @@ def test_seeds_repeat_each_prompt_with_other_noise() -> None:
 
 
 def test_concept_prompts_and_their_texts() -> None:
-    asks = concept_asks([REX, BOX], 4, 1, 0, named=True)
+    asks = concept_asks([REX, BOX], 4, 1, 0, "lora")
     assert [(ask.prompt, ask.text) for ask in asks] == [
         ("a photo of a <rex> dog", "a photo of a dog"),
         ("a photo of a <box> orange box", "a photo of an orange box"),
         ("a photo of a <rex> dog in the snow", "a photo of a dog in the snow"),
         ("a photo of a <box> orange box in the snow", "a photo of an orange box in the snow"),
     ]
-    bare = concept_asks([REX], 2, 1, 0, named=False)
+    bare = concept_asks([REX], 2, 1, 0, "c-lora")
     assert bare[1].prompt == "a photo of <rex> in the snow"
     assert bare[1].text == "a photo of a dog in the snow"
-    community = concept_asks([Concept("<s1>", ""), Concept("", "dog")], 2, 1, 0, named=True)
+    community = concept_asks([Concept("<s1>", ""), Concept("", "dog")], 2, 1, 0, "lora")
     assert [(ask.prompt, ask.text) for ask in community] == [
         ("a photo of <s1>", "a photo"),
         ("a photo of <s1> in the snow", "a photo in the snow"),
     ]
+    ink = Concept("<ink>", "drawing", "style")
+    styles = concept_asks([ink], 2, 1, 0, "lora")
+    assert (styles[1].prompt, styles[1].text) == (
+        "a drawing in the snow in the style of <ink>",
+        "a drawing in the snow",
+    )
+    assert concept_asks([ink], 1, 1, 0, "c-lora")[0].prompt == "a photo of <ink>"
+
+
+def test_repeated_prompts_are_of_each_class_and_each_concept() -> None:
+    asks = repeated_asks([REX, BOX, Concept("<pup>", "dog")], 2, 5, "lora")
+    assert [ask.prompt for ask in asks[::2]] == [ask.prompt for ask in asks[1::2]]
+    assert [(ask.prompt, ask.about) for ask in asks[::2]] == [
+        ("a photo of a dog", "class"),
+        ("a photo of an orange box", "class"),
+        ("a photo of a <rex> dog", "concept"),
+        ("a photo of a <box> orange box", "concept"),
+        ("a photo of a <pup> dog", "concept"),
+    ]
+    assert [ask.seed for ask in asks] == list(range(5, 15))
+
+
+def test_a_request_from_before_diversity_asks_for_none() -> None:
+    content = ScoreSpec().to_json()
+    del content["samples"]
+    assert ScoreSpec.from_json(content) == ScoreSpec(samples=0)

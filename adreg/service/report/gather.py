@@ -1,0 +1,147 @@
+"""A report's facts: looked up in the registry, its pictures taken where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from adreg.bases.find import reference
+from adreg.domain import Adapter, Base, Concept
+from adreg.registry import jobs, scores
+from adreg.score.prompts import called, concept_prompt, plain_prompt
+from adreg.service.generating import base_ref_of
+from adreg.service.lines import kept, line_of
+from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, Row
+from adreg.service.scoring import photos_of
+from adreg.service.shots import taken
+from adreg.service.supervisor import Tick
+from adreg.service.workspace import Workspace
+from adreg.store.digest import sha256_json
+
+PLACES = ("", " on grass", " on the beach", " in the snow")
+SEEDS = (0, 1)
+_MOST_PAIRS = 4
+
+
+def gather(
+    ws: Workspace, names: Sequence[str], tick: Tick, *, steps: int | None = None
+) -> ReportFacts:
+    """The facts of adapters, in the order given. `steps` are the pictures'.
+
+    Raises NotFoundError, ArtifactError, and what the generate jobs raise.
+    """
+    chosen = [ws.registry.adapter(name) for name in dict.fromkeys(names)]
+    found = [_adapter(ws, adapter, tick, steps) for adapter in chosen]
+    bases = {facts.adapter.base_name: facts.adapter.base_digest for facts in found}
+    seeds = ", ".join(map(str, SEEDS))
+    return ReportFacts(
+        adapters=found,
+        notes=[note for facts in found for note in _notes(facts)],
+        made_with={
+            "base": ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in bases.items()),
+            "adapters": ", ".join(f"{f.name} ({f.adapter.digest[:12]})" for f in found),
+            "pictures": f"seeds {seeds}; {steps or 'the usual'} sampling steps",
+            "intervals": "95 %, percentile bootstrap over prompts (over pictures for div/1)",
+        },
+    )
+
+
+def _adapter(ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None) -> AdapterFacts:
+    job = jobs.trained(ws.registry.db, adapter.digest)
+    result = {} if job is None or job.result is None else job.result
+    line = line_of(ws, adapter)
+    shown, plain, together = _pictures(ws, adapter, tick, steps)
+    latest = {score.name: score for score in scores.of(ws.registry.db, adapter.digest)}
+    return AdapterFacts(
+        adapter=adapter,
+        photos={
+            trigger: [Path(path) for path in paths]
+            for trigger, paths in photos_of(ws, adapter).items()
+        },
+        scores=list(latest.values()),
+        curve=result.get("curve", {}),
+        train_seconds=result.get("seconds"),
+        shown=shown,
+        plain=plain,
+        together=together,
+        kept=None if line is None else kept(ws, line),
+    )
+
+
+def _pictures(
+    ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None
+) -> tuple[dict[str, Row], list[tuple[Row, Row]], Row | None]:
+    """A row a concept, two a class (base and adapter), and one with two concepts at a time."""
+    base = ws.base(base_ref_of(ws, [adapter]))
+    known = [concept for concept in adapter.concepts if concept.trigger]
+    words = list(dict.fromkeys(concept.class_word for concept in known if concept.class_word))
+    own = {c.trigger: [concept_prompt(c, place, adapter.method) for place in PLACES] for c in known}
+    plain = {word: [plain_prompt(word, place) for place in PLACES] for word in words}
+    pairs = pair_prompts(known, adapter.method)
+    of_class = [prompt for row in plain.values() for prompt in row]
+    of_concepts = [prompt for row in own.values() for prompt in row]
+    made = _shots(ws, base, adapter, [*of_concepts, *of_class, *pairs], tick, steps)
+    by_base = _shots(ws, base, None, of_class, tick, steps)
+    name = adapter.name or adapter.digest[:12]
+    return (
+        {trigger: _row(trigger, made, prompts) for trigger, prompts in own.items()},
+        [
+            (_row("the untouched base", by_base, row), _row(f"with {name}", made, row))
+            for row in plain.values()
+        ],
+        _row("two in one picture", made, pairs) if pairs else None,
+    )
+
+
+def pair_prompts(concepts: Iterable[Concept], method: str | None) -> list[str]:
+    """Prompts for two concepts in one picture: "a photo of <rex> and <tom>"; styles are no
+    things."""
+    things = [called(c, method) for c in concepts if c.kind != "style"]
+    return [f"a photo of {one} and {two}" for one, two in combinations(things, 2)][:_MOST_PAIRS]
+
+
+def _shots(
+    ws: Workspace,
+    base: Base,
+    adapter: Adapter | None,
+    prompts: Sequence[str],
+    tick: Tick,
+    steps: int | None,
+) -> dict[str, list[Path]]:
+    """Prompt to its pictures, one a seed; those of an earlier report are kept."""
+    if not prompts:
+        return {}
+    digest = None if adapter is None else adapter.digest
+    key = sha256_json([base.digest, digest, list(prompts), list(SEEDS), steps])
+    files = taken(
+        ws,
+        ws.settings.home / "pictures" / key,
+        prompts,
+        SEEDS,
+        tick,
+        adapters=[] if adapter is None else [adapter.digest],
+        base=reference(base),
+        steps=steps,
+    )
+    count = len(SEEDS)
+    return {
+        prompt: files[number * count : (number + 1) * count]
+        for number, prompt in enumerate(prompts)
+    }
+
+
+def _row(title: str, made: Mapping[str, Sequence[Path]], prompts: Sequence[str]) -> Row:
+    pairs = [(file, prompt) for prompt in prompts for file in made[prompt]]
+    return Row(title, [file for file, _ in pairs], [prompt for _, prompt in pairs])
+
+
+def _notes(facts: AdapterFacts) -> list[str]:
+    found = []
+    if not facts.scores:
+        found.append(f"{facts.name} has no scores yet: adreg score {facts.name}")
+    elif facts.adapter.line is not None and facts.kept is None:
+        found.append(f"forgetting was not measured: adreg score {facts.name}")
+    if not facts.curve:
+        found.append(f"{facts.name}: the course of its training was not kept")
+    return found
