@@ -12,8 +12,15 @@ from adreg.errors import UsageError
 
 Json = dict[str, Any]
 SubjectKind = Literal["object", "person", "style"]
-JobKind = Literal["train", "score", "identify", "generate", "merge", "publish", "convert"]
+JobKind = Literal[
+    "train", "score", "forgetting", "identify", "generate", "merge", "publish", "convert"
+]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+# Methods that continue a line. They train tokens without the class noun, so prompts ask without it.
+LINE_METHODS = ("c-lora", "sequential", "ewc")
+# Textual Inversion's token takes the place of the noun.
+NAMELESS_METHODS = (*LINE_METHODS, "textual-inversion")
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -130,6 +137,11 @@ class Score:
     inputs: Json
     details: Json
     created: str = ""
+
+    @property
+    def interval(self) -> list[float] | None:
+        """The 95 % bootstrap interval [low, high], where there is one."""
+        return self.details.get("interval")
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_the_readme_names_no_command_or_option_that_is_not_there() -> None:
     for line in told:
         typed = line.partition("#")[0]
         words = typed.split()
-        name = " ".join(words[:3] if words[1] in ("base", "jobs", "pocket") else words[:2])
+        name = " ".join(words[:3] if words[1] in ("base", "jobs", "pocket", "line") else words[:2])
         known = {option for p in COMMANDS[name].params for option in p.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", typed)) <= known, line
 

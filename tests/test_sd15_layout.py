@@ -64,7 +64,7 @@ def test_scoring_needs_a_scorer_and_uses_it(cli: Cli, rex: Json) -> None:
     assert "'sd15'" in said
     assert "--scorer" in said
     scored = cli.json("score", "rex", "--scorer", "clip")
-    assert set(scored["scores"]) == {"kps/1", "text-alignment/1"}
+    assert set(scored["scores"]) == {"kps/1", "text-alignment/1", "div/1"}
     assert all(np.isfinite(value) for value in scored["scores"].values())
     assert {score["base"] for score in scored["score_details"]} == {rex["base_digest"]}
 

@@ -40,13 +40,16 @@ def to_generate(path: Path, parameters: int, pictures: int = 1) -> int:
     return PROGRAM + _FLOAT * parameters + pictures * _decoding(path)
 
 
-def to_train(path: Path, parameters: int, *, rank: int, predictions: int) -> int:
+def to_train(path: Path, parameters: int, *, rank: int, predictions: float, whole: int = 0) -> int:
     """Bytes that training factors of that rank on the UNet's attention takes.
 
-    `predictions` are the noisy latents in one backward pass: the batch, twice that with CAT.
+    `predictions` are the noisy latents of the base's own size in one backward pass: the batch,
+    twice that with CAT. `whole` is how many entries of whole weights learn: beside what a factor
+    takes, each is held once more as the sum that the model computes with.
     """
     kept = round(_BACKWARD * predictions * _kept(path))
-    return PROGRAM + _FLOAT * parameters + kept + _STATES * _FLOAT * rank * _attention(path)
+    learning = _STATES * rank * _attention(path) + (_STATES + 1) * whole
+    return PROGRAM + _FLOAT * parameters + kept + _FLOAT * learning
 
 
 def _attention(path: Path) -> int:

@@ -38,13 +38,91 @@ IdentityScorer = Annotated[
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail at once where the device is busy.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Method = Annotated[str | None, typer.Option(help="How to train: lora, cat or c-lora.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="How to train: lora, cat, c-lora, sequential, ewc, orthogonal, two-stage, dreambooth,"
+        " textual-inversion or custom-diffusion."
+    ),
+]
 Line = Annotated[
-    str | None, typer.Option(help="With c-lora: the continual line that this concept goes on.")
+    str | None,
+    typer.Option(
+        help="With c-lora, sequential or ewc: the continual line that this concept goes on."
+    ),
+]
+CatWeight = Annotated[
+    float | None,
+    typer.Option(help="With cat or c-lora: how much what the base knows is held.", min=0),
+]
+CatPrompts = Annotated[
+    str | None,
+    typer.Option(
+        help="What is held with it: own (the trained prompts without the trigger), class (and"
+        " other prompts of the class), or other (and prompts of other things)."
+    ),
+]
+CatEvery = Annotated[
+    int | None,
+    typer.Option(help="Hold it at every so many steps only, so much more: faster.", min=1),
+]
+Penalty = Annotated[
+    str | None,
+    typer.Option(
+        help="How c-lora spares the line: weights (the paper's), features (what it says of earlier"
+        " concepts), null-space (never touch that at all)."
+    ),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full", help="With two-stage or dreambooth: train whole weights instead of factors."
+    ),
+]
+EmbeddingSteps = Annotated[
+    int | None,
+    typer.Option(help="With two-stage: how many of the steps come first, for the token.", min=1),
+]
+PriorWeight = Annotated[
+    float | None,
+    typer.Option(
+        help="With dreambooth or custom-diffusion: how much the class is held (0: not at all).",
+        min=0,
+    ),
+]
+PriorImages = Annotated[
+    int | None,
+    typer.Option(help="From so many pictures of it, which the base makes once.", min=0),
+]
+PenaltyWeight = Annotated[
+    float | None, typer.Option(help="With c-lora or ewc: how much the line is spared.", min=0)
 ]
 Steps = Annotated[int | None, typer.Option(help="Training steps.", min=1)]
 Rank = Annotated[int | None, typer.Option(help="Rank of the low-rank factors.", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
+Flip = Annotated[
+    bool,
+    typer.Option("--flip", help="Train on the mirrored images too: not where sides tell apart."),
+]
+Crops = Annotated[
+    int | None,
+    typer.Option(help="Views cut of each image, all but the first at random.", min=1),
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Side of the square in pixels; else the base's own.", min=1)
+]
+Buckets = Annotated[
+    bool,
+    typer.Option("--buckets", help="Let images keep about their shape, the area the square's."),
+]
+MinSnr = Annotated[
+    float | None,
+    typer.Option("--min-snr", help="Gamma of Min-SNR weighting; 5 is usual.", min=0),
+]
+NoiseOffset = Annotated[
+    float | None,
+    typer.Option(help="Shift the noise of whole channels, to learn dark and light.", min=0),
+]
 CheckpointEvery = Annotated[
     int | None, typer.Option(help="Save the state every so many steps, to resume from.", min=1)
 ]

@@ -14,6 +14,7 @@ from adreg.domain import Json, Progress
 from adreg.errors import UsageError
 from adreg.publish.card import Card, render
 from adreg.publish.files import (
+    LORA_FILE,
     Upload,
     adapter_files,
     checkpoint_files,
@@ -76,6 +77,7 @@ def _prepare(inputs: Json) -> _Prepared:
         description=inputs["description"],
         previews=[(u.path, prompt) for u, prompt in zip(pictures, prompts, strict=True)],
         embeddings=embedding_files(selection),
+        lora=any(upload.path == LORA_FILE for upload in selection.uploads),
     )
     text = render(card)
     readme = Upload("README.md", text.encode())

@@ -91,6 +91,15 @@ create table base_names (
 """
 
 
+# Which columns of the shared orthogonal basis are whose; `holder` is the key of a train job.
+_COLUMNS = """
+create table columns (
+    base_digest text not null, holder text not null, first integer not null,
+    count integer not null, primary key (base_digest, holder)
+) strict
+"""
+
+
 @migrations()
 def m001_first_tables(db: Database) -> None:
     for statement in _TABLES:
@@ -101,3 +110,8 @@ def m001_first_tables(db: Database) -> None:
 def m002_names_of_bases(db: Database) -> None:
     db.conn.execute(_BASE_NAMES)
     db.conn.execute("create index base_names_digest on base_names(digest)")
+
+
+@migrations()
+def m003_columns_of_the_orthogonal_basis(db: Database) -> None:
+    db.conn.execute(_COLUMNS)

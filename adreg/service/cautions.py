@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from adreg.bases.folder import POCKET
-from adreg.domain import Base, Job
+from adreg.domain import Base, Job, Json
 from adreg.pocket.paint import SIZE
 from adreg.pocket.world import CLASSES, COLOURS, OPENINGS, PATTERN_WORDS
 from adreg.service.workspace import Workspace
@@ -27,6 +27,7 @@ def training_cautions(ws: Workspace, job: Job) -> list[str]:
     found = [
         class_word_caution(base, request["spec"]["class_word"]),
         photo_caution(base, [folder / name for name in request["images"]]),
+        columns_caution(base, request["spec"]),
     ]
     return [caution for caution in found if caution is not None]
 
@@ -48,6 +49,20 @@ def photo_caution(base: Base, images: Sequence[Path]) -> str | None:
     return (
         f"{base.name} is a toy base that has only seen drawings: real photos show the road, not"
         " likeness; --base takes the folder of a real Stable Diffusion"
+    )
+
+
+def columns_caution(base: Base, spec: Json) -> str | None:
+    """Where an orthogonal adapter shares columns of the basis with earlier ones of this base."""
+    if spec["method"] != "orthogonal":
+        return None
+    widths = [shape[1] for key, shape in base.modules.items() if ".attn" in key]
+    narrowest, end = min(widths), spec["first_column"] + spec["rank"]
+    if end <= narrowest:
+        return None
+    return (
+        f"the {narrowest} columns of {base.name}'s narrowest layers are used up: this adapter"
+        " shares some with earlier orthogonal ones, and may disturb them when merged"
     )
 
 

@@ -15,7 +15,7 @@ from adreg.pocket.subjects import (
     write_pictures,
     write_subjects,
 )
-from adreg.service.training import SUBJECT_FILE
+from adreg.train.subject_file import SUBJECT_FILE
 
 SEED = 0  # of everything drawn
 RIVALS = 9  # so that a subject is looked for among ten

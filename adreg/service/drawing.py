@@ -14,8 +14,8 @@ from adreg.errors import ConflictError, UsageError
 from adreg.pocket.styles import write_styles
 from adreg.pocket.subjects import COATS, write_subjects
 from adreg.pocket.world import CLASSES
-from adreg.service.training import SUBJECT_FILE
 from adreg.store.staging import disk_errors
+from adreg.train.subject_file import SUBJECT_FILE
 
 STYLE_WORD = "picture"  # "a <ink> picture": a word the base knows, of no thing in particular
 

@@ -95,4 +95,5 @@ def _recipe(artefact: Adapter | Checkpoint) -> Json:
             "renames": recipe.get("renames", []),
         }
     steps = {"steps": artefact.spec["steps"]} if "steps" in artefact.spec else {}
-    return {"method": artefact.method or artefact.format, "rank": artefact.rank, **steps}
+    rank = {"rank": artefact.rank} if artefact.rank else {}
+    return {"method": artefact.method or artefact.format, **rank, **steps}

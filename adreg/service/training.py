@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from adreg.bases.find import reference
 from adreg.domain import (
+    LINE_METHODS,
     Adapter,
     Base,
     Job,
@@ -22,15 +23,14 @@ from adreg.domain import (
 from adreg.errors import ArtifactError, ConflictError, UsageError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.probe import match, probe
-from adreg.registry import adapters, jobs, names, sources
+from adreg.registry import adapters, columns, jobs, names, sources
 from adreg.registry.connection import immediate
-from adreg.service import scoring
+from adreg.service import class_images, scoring
+from adreg.service.subjects import take_in
 from adreg.service.workspace import Workspace
-from adreg.store.digest import sha256_json, tree_digest
+from adreg.store.digest import sha256_json
+from adreg.train.buckets import frame_sizes, grid_of
 from adreg.train.spec import TrainSpec, make_spec
-from adreg.train.subject import read_subject
-
-SUBJECT_FILE = "subject.toml"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     NotFoundError, ArtifactError (no usable image), ConflictError (name or trigger taken).
     """
     base = ws.base(wish.base)
-    spec = _spec(wish, base)
-    subject = _take_in(ws, wish)
+    spec = spec_of(wish, base)
+    subject = take_in(ws, wish.folder, name=wish.name, class_word=wish.class_word, kind=wish.kind)
+    _check_line(ws, wish, base)
     key = _key(subject, spec, base, wish)
     request = {
         "subject": subject.digest,
@@ -78,6 +79,9 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     with immediate(ws.registry.db):
         if jobs.find(ws.registry.db, "train", key) is None:
             _check_name_free(ws, wish.name, spec.trigger, base)
+        if spec.method == "orthogonal":
+            first = columns.assign(ws.registry.db, base.digest, key, spec.rank)
+            request["spec"] = replace(spec, first_column=first).to_json()
         sources.insert_subject(ws.registry.db, subject)
         return jobs.enqueue(
             ws.registry.db,
@@ -109,6 +113,8 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "line": request["line"],
         "parent": None if parent is None else str(parent.path),
         "parent_digest": None if parent is None else parent.digest,
+        "statistics": None if parent is None else _statistics(ws, parent),
+        **class_images.inputs(ws, request, base),
     }
 
 
@@ -120,6 +126,10 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     found = probe(file)
     match(found, base.modules)
     digest, path = ws.registry.store.add_adapter_file(file, adapter_digest)
+    if "class_images" in outputs:
+        class_images.take_in(ws, request, base, staging / outputs["class_images"])
+    if "statistics" in outputs:
+        ws.registry.store.add_statistics(staging / outputs["statistics"], digest)
     manifest = found.manifest
     adapter = Adapter(
         digest=digest,
@@ -157,16 +167,19 @@ def _score_wanted(ws: Workspace, request: Json, adapter: Adapter, base: Base) ->
 
 
 def _kept(outputs: Json) -> Json:
-    return {key: value for key, value in outputs.items() if key != "adapter"}
+    files = ("adapter", "statistics", "class_images")
+    return {key: value for key, value in outputs.items() if key not in files}
 
 
-def _spec(wish: TrainingWish, base: Base) -> TrainSpec:
-    if wish.line and wish.method != "c-lora":
+def spec_of(wish: TrainingWish, base: Base) -> TrainSpec:
+    """The whole spec of a wish. UsageError for a setting that method or base cannot take."""
+    if wish.line and wish.method not in LINE_METHODS:
         raise UsageError(
-            f"--line is for c-lora; {wish.method} trains every adapter by itself",
+            f"--line is for {', '.join(LINE_METHODS)};"
+            f" {wish.method} trains every adapter by itself",
             remedy="use --method c-lora",
         )
-    return make_spec(
+    spec = make_spec(
         wish.method,
         base.family,
         trigger=trigger_for(check_name(wish.name)),
@@ -174,26 +187,20 @@ def _spec(wish: TrainingWish, base: Base) -> TrainSpec:
         kind=wish.kind,
         **{k: v for k, v in (wish.settings or {}).items() if v is not None},
     )
+    frame_sizes(grid_of(base.path), spec.resolution, buckets=spec.buckets)
+    return spec
 
 
-def _take_in(ws: Workspace, wish: TrainingWish) -> Subject:
-    found = read_subject(wish.folder)
-
-    def digest(copies: Path) -> str:
-        return sha256_json([tree_digest(copies), wish.class_word, wish.kind])
-
-    images = {name: wish.folder / name for name in found.images}
-    named, path = ws.registry.store.add_subject(images, digest)
-    return Subject(
-        digest=named,
-        name=wish.name,
-        class_word=wish.class_word,
-        kind=wish.kind,
-        path=path,
-        images=tuple(sorted(images)),
-        source=wish.folder.name,
-        set_aside={f: why for f, why in found.set_aside.items() if f != SUBJECT_FILE},
-    )
+def _check_line(ws: Workspace, wish: TrainingWish, base: Base) -> None:
+    """A line is of one method: what it keeps of earlier tasks is the method's."""
+    if wish.line is None:
+        return
+    head = adapters.head_of_line(ws.registry.db, ws.registry.store, wish.line, base.digest)
+    if head is not None and head.method != wish.method:
+        raise UsageError(
+            f"the line {wish.line!r} is of method {head.method}, not {wish.method}",
+            remedy=f"use --method {head.method}, or start another --line",
+        )
 
 
 def _key(subject: Subject, spec: TrainSpec, base: Base, wish: TrainingWish) -> str:
@@ -234,3 +241,8 @@ def _parent(ws: Workspace, line: str | None, base: Base) -> Adapter | None:
             remedy="add its file again, or start another --line",
         )
     return parent
+
+
+def _statistics(ws: Workspace, parent: Adapter) -> str | None:
+    path = ws.registry.store.statistics_path(parent.digest)
+    return str(path) if path.is_file() else None

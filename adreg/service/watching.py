@@ -7,7 +7,6 @@ killed at any instant and started again neither loses nor repeats a folder.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from adreg.bases.scorers import find_identity_scorer, find_scorer
-from adreg.domain import Job, SubjectKind, slug
+from adreg.domain import Job
 from adreg.errors import AdregError, ConflictError, ExternalError, NotFoundError, UsageError
 from adreg.registry import jobs
 from adreg.service.cautions import training_cautions
@@ -28,14 +27,13 @@ from adreg.service.child import Child
 from adreg.service.scoring import default_scorer
 from adreg.service.settle import Settling, folder_marks, under_way
 from adreg.service.stopping import stoppable
+from adreg.service.subjects import class_word_of, kind_of, name_of
 from adreg.service.supervisor import Tick, error_of, quiet, run_next
-from adreg.service.training import SUBJECT_FILE, TrainingWish, check_kind, request_training
+from adreg.service.training import TrainingWish, request_training
 from adreg.service.workspace import Workspace
-from adreg.settings import read_toml
 
 SECONDS_BETWEEN_SCANS = 30.0
 _SECONDS_BETWEEN_LOOKS = 0.5
-_TRAILING_NUMBER = re.compile(r"[\s_-]*\d+$")
 
 Say = Callable[[str], None]
 
@@ -163,7 +161,7 @@ def request_folder(ws: Workspace, folder: Path, rules: WatchRules) -> Job:
 
     Raises what request_training raises but for a taken name.
     """
-    wanted = slug(folder.name)
+    wanted = name_of(folder)
     wish = TrainingWish(
         folder=folder,
         class_word=rules.class_word or class_word_of(folder),
@@ -205,35 +203,6 @@ def rules_identity_scorer(ws: Workspace, scorer: str | None) -> str | None:
     """
     ref = scorer or ws.settings.identity_scorer
     return find_identity_scorer(ref).reference if ref else None
-
-
-def class_word_of(folder: Path) -> str:
-    """The class word of a subject folder.
-
-    `class` in its subject.toml, else what its name tells: `dog6` and `dog-2` are dogs,
-    `duck_toy` a duck toy. Raises UsageError for a subject.toml that says something else.
-    """
-    file = folder / SUBJECT_FILE
-    if file.is_file():
-        word = read_toml(file).get("class")
-        if not isinstance(word, str) or not word.strip():
-            raise UsageError(f"{file}: class must be a word", remedy='write: class = "dog"')
-        return word.strip()
-    words = _TRAILING_NUMBER.sub("", folder.name).replace("_", " ").replace("-", " ")
-    return " ".join(words.split()).casefold() or slug(folder.name)
-
-
-def kind_of(folder: Path) -> SubjectKind:
-    """The kind of a subject: `kind` in its subject.toml, else an object.
-
-    Raises UsageError for a subject.toml that says something else.
-    """
-    file = folder / SUBJECT_FILE
-    told = read_toml(file).get("kind", "object") if file.is_file() else "object"
-    try:
-        return check_kind(told)
-    except UsageError as error:
-        raise UsageError(f"{file}: kind cannot be {told!r}", remedy=error.remedy) from None
 
 
 def _tell(ws: Workspace, job: Job, say: Say) -> list[AdregError]:

@@ -1,7 +1,9 @@
 """Where content-addressed files lie, and how a copy of a user's file becomes one.
 
 adapters/<digest>/adapter.safetensors
+adapters/<digest>/statistics.safetensors  what the next task of its line needs, where that is more
 checkpoints/<digest>/                  a diffusers folder
+class-images/<key>/                    what a base makes of a class, under what decided it
 bases/<digest>/                        a diffusers folder made of a single-file checkpoint
 subjects/<digest>/                     the images of one thing
 blobs/<aa>/<sha256>.png                previews
@@ -32,8 +34,14 @@ class Store:
     def adapter_path(self, digest: str) -> Path:
         return self.root / "adapters" / _checked(digest) / "adapter.safetensors"
 
+    def statistics_path(self, digest: str) -> Path:
+        return self.adapter_path(digest).with_name("statistics.safetensors")
+
     def checkpoint_path(self, digest: str) -> Path:
         return self.root / "checkpoints" / _checked(digest)
+
+    def class_images_path(self, key: str) -> Path:
+        return self.root / "class-images" / _checked(key)
 
     def base_path(self, digest: str) -> Path:
         return self.root / "bases" / _checked(digest)
@@ -58,6 +66,13 @@ class Store:
             publish_dir(copy.parent, self.adapter_path(name).parent)
         return name, self.adapter_path(name)
 
+    def add_statistics(self, source: Path, digest: str) -> None:
+        """Copy a file in beside the adapter of that digest."""
+        with self._temporary() as folder:
+            copy = folder / "statistics.safetensors"
+            _copy(source, copy)
+            publish_file(copy, self.statistics_path(digest))
+
     def add_blob(self, source: Path) -> str:
         """Copy a PNG in; returns its SHA-256."""
         with self._temporary() as folder:
@@ -68,19 +83,24 @@ class Store:
         return name
 
     def add_subject(
-        self, images: Mapping[str, Path], digest: Callable[[Path], str]
+        self,
+        files: Mapping[str, Path],
+        digest: Callable[[Path], str],
+        texts: Mapping[str, str] | None = None,
     ) -> tuple[str, Path]:
-        """Copy images (file name -> source) in as one folder; returns its digest and path.
+        """Copy files (relative name -> source) in as one folder; returns its digest and path.
 
-        `digest` is given the folder of copies. ArtifactError for a name that is no bare file
-        name.
+        `texts` (name -> content) are written beside them. `digest` is given the folder of copies.
+        ArtifactError for a name that leads out of it.
         """
         with self._temporary() as folder:
             copies = folder / "content"
-            for name in sorted(images):
-                if name in ("", "..") or Path(name).name != name:
-                    raise ArtifactError(f"{name!r} is no bare file name", remedy="rename the image")
-                _copy(images[name], copies / name)
+            for name in sorted(files):
+                if not _stays_inside(name):
+                    raise ArtifactError(f"{name!r} leads elsewhere", remedy="rename the image")
+                _copy(files[name], copies / name)
+            for name, text in (texts or {}).items():
+                (copies / name).write_text(text, encoding="utf-8")
             found = digest(copies)
             publish_dir(copies, self.subject_path(found))
         return found, self.subject_path(found)
@@ -102,6 +122,10 @@ def _checked(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise ArtifactError(f"{digest!r} is no SHA-256 digest", remedy="add the file again")
     return digest
+
+
+def _stays_inside(name: str) -> bool:
+    return not any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def _copy(source: Path, target: Path) -> None:

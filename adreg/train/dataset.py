@@ -1,4 +1,4 @@
-"""A subject's images as latents, encoded once, and the random batches drawn from them."""
+"""The random batches of a run, drawn from a subject's latents."""
 
 from __future__ import annotations
 
@@ -6,56 +6,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from adreg.diffusion.tokens import token_ids
 from adreg.errors import ArtifactError
+from adreg.train.latents import Bucket, encode_photos
+from adreg.train.photos import Photo
+from adreg.train.spec import TrainSpec
+from adreg.train.weighting import min_snr
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Noised latents (n x 4 x h x w), their timesteps (n), what is to be predicted, token ids."""
+    """Noised latents (n x 4 x h x w), their timesteps (n), what is to be predicted, token ids.
+
+    `weights` (n) is w(t), 1 where there are none; `mask` (n x 1 x h x w) where the loss looks;
+    `prior` a batch of class images, for the methods with prior preservation.
+    """
 
     noisy: Tensor
     timesteps: Tensor
     target: Tensor
     ids: Tensor
-
-
-@torch.no_grad()
-def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
-    """Latents (n x c x h x w), scaled: the mean of the VAE's posterior, at the base's own size.
-
-    Images are resized to cover a square of unet.sample_size * VAE factor and cut at the middle.
-    """
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    latents = []
-    for image in images:
-        fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(fitted, dtype=np.float32)).permute(2, 0, 1)
-        pixels = (pixels / 127.5 - 1).to(pipe.vae.device, pipe.vae.dtype)
-        latents.append(pipe.vae.encode(pixels[None]).latent_dist.mean)
-    found: Tensor = torch.cat(latents) * pipe.vae.config.scaling_factor
-    return found
+    weights: Tensor | None = None
+    mask: Tensor | None = None
+    prior: Batch | None = None
 
 
 class Batches:
-    """Draws batches: image, prompt, noise and timestep from one CPU generator, in this order."""
+    """Draws batches: image, prompt, noise and timestep from one CPU generator, in this order.
+
+    `prompts` are for photos without their own. `spec` says which views are cut of the photos and
+    how steps are weighted; without one: their middle, unweighted.
+    """
 
     def __init__(
         self,
         pipe: Any,
-        images: Sequence[Image.Image],
+        photos: Sequence[Photo],
         prompts: Sequence[str],
         prediction_type: str,
+        spec: TrainSpec | None = None,
     ) -> None:
-        self._latents = encode_images(pipe, images)
-        self._ids = token_ids(pipe, prompts)
+        self._buckets = encode_photos(pipe, photos, spec)
+        said = [list(photo.prompts or prompts) for photo in photos]
+        known = list(dict.fromkeys(prompt for own in said for prompt in own))
+        self._said = [[known.index(prompt) for prompt in own] for own in said]
+        self._ids = token_ids(pipe, known)
         self._schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+        self._gamma = spec.min_snr_gamma if spec else 0.0
+        self._offset = spec.noise_offset if spec else 0.0
+        self._kind = prediction_type
         self._target = _TARGETS.get(prediction_type)
         if self._target is None:
             raise ArtifactError(
@@ -65,20 +68,64 @@ class Batches:
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         """The next batch. Drawn on the CPU, so that every device sees the same numbers."""
-        device = self._latents.device
-        which = torch.randint(len(self._latents), (size,), generator=generator)
-        prompt = torch.randint(len(self._ids), (size,), generator=generator)
-        latents = self._latents[which.to(device)]
+        bucket = self._bucket(generator)
+        which = bucket.entries[torch.randint(len(bucket.entries), (size,), generator=generator)]
+        prompt = self._prompts(bucket.photos[which], generator)
+        device = bucket.latents.device
+        latents = bucket.latents[which.to(device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        total = self._schedule.config.num_train_timesteps
-        timesteps = torch.randint(total, (size,), generator=generator).to(device)
+        timesteps = stratified(size, len(self._schedule.alphas_cumprod), generator).to(device)
+        noise = self._shifted(noise, generator)
         assert self._target is not None
         return Batch(
             noisy=self._schedule.add_noise(latents, noise, timesteps),
             timesteps=timesteps,
             target=self._target(self._schedule, latents, noise, timesteps),
             ids=self._ids[prompt],
+            weights=self._weights(timesteps),
+            mask=None if bucket.masks is None else bucket.masks[which.to(device)],
         )
+
+    def _bucket(self, generator: torch.Generator) -> Bucket:
+        """A batch is of one bucket, drawn by its entries: so each is as likely as any other."""
+        if len(self._buckets) == 1:
+            return self._buckets[0]
+        ends = torch.tensor([len(bucket.entries) for bucket in self._buckets]).cumsum(0)
+        drawn = torch.randint(int(ends[-1]), (1,), generator=generator)
+        return self._buckets[int(torch.searchsorted(ends, drawn, right=True))]
+
+    def _prompts(self, photos: Tensor, generator: torch.Generator) -> Tensor:
+        """One of each photo's prompts (n), drawn one by one: photos may have any number of them."""
+        said = [self._said[photo] for photo in photos.tolist()]
+        return torch.tensor(
+            [own[int(torch.randint(len(own), (1,), generator=generator))] for own in said]
+        )
+
+    def _shifted(self, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise offset: each channel of a sample shifted as a whole, so that brightness is learnt.
+
+        N. Guttenberg, "Diffusion with Offset Noise", 2023.
+        """
+        if not self._offset:
+            return noise
+        shift = torch.randn((*noise.shape[:2], 1, 1), generator=generator).to(noise)
+        return noise + self._offset * shift
+
+    def _weights(self, timesteps: Tensor) -> Tensor | None:
+        if not self._gamma:
+            return None
+        alphas = self._schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+        return min_snr(alphas, self._gamma, self._kind)
+
+
+def stratified(size: int, total: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (n) below `total`, one from each of n equal parts: each of them as likely as ever.
+
+    A batch then has early and late steps alike, and its gradient less noise. What belongs to
+    which part is fixed: the images of a batch are drawn in no order.
+    """
+    parts = torch.arange(size) + torch.rand(size, generator=generator)
+    return (parts * (total / size)).long().clamp(max=total - 1)
 
 
 def _noise(schedule: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The parts of a pipeline that learn: low-rank factors in the UNet and the trigger's embedding."""
+"""The parts of a pipeline that learn: the trigger's embedding, and low-rank factors in the UNet or
+the deltas of whole weights.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,18 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from adreg.diffusion.attach import detach_all, disabled, patched_modules, peft_name
+from adreg.diffusion.dense import add_delta
 from adreg.diffusion.modules import get_module, live_name, weight_matrix
-from adreg.diffusion.tokens import add_tokens, drop_token, encode_ids, extend_vocabulary
+from adreg.diffusion.tokens import (
+    add_tokens,
+    drop_token,
+    encode_ids,
+    extend_vocabulary,
+    token_ids,
+)
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
@@ -43,16 +53,43 @@ class TriggerEmbedding(nn.Module):
         return torch.where((own >= 0)[..., None], learnt, known)
 
 
+class OutsideOf(nn.Module):
+    """A (I - V V^T) for A (r x in) and V (in x k) of orthonormal columns: blind to their span."""
+
+    def __init__(self, directions: Tensor) -> None:
+        super().__init__()
+        self.directions = nn.Buffer(directions)
+
+    def forward(self, down: Tensor) -> Tensor:
+        return down - (down @ self.directions) @ self.directions.T
+
+
 class Learner:
     """A pipeline in training: what it predicts, with and without what was learnt so far.
 
-    `past` maps modules to the sum of a line's earlier deltas (out x in): empty but for C-LoRA.
+    `dense` maps the modules whose whole weights learn to their deltas (out x in, fp32, 0 at first).
+    `past` maps modules to the sum of a line's earlier deltas (out x in), `past_triggers` are its
+    concepts and `statistics` what its tasks left behind: empty but for a line's later tasks. A
+    method that keeps the outputs on some inputs puts them (in x T) into `kept_inputs`, by module,
+    and token ids (n x 77) of prompts without a trigger into `ordinary`.
     """
 
     def __init__(
-        self, pipe: Any, modules: Sequence[str], trigger: list[int], past: Mapping[str, Tensor]
+        self,
+        pipe: Any,
+        modules: Sequence[str],
+        trigger: list[int],
+        past: Mapping[str, Tensor],
+        past_triggers: Sequence[str] = (),
+        statistics: Mapping[str, Tensor] | None = None,
+        dense: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
         self.past = past
+        self.dense = dense or {}
+        self.past_triggers = tuple(past_triggers)
+        self.statistics = statistics or {}
+        self.kept_inputs: Mapping[str, Tensor] = {}
+        self.ordinary: tuple[Tensor, ...] = ()
         self._pipe = pipe
         self._modules = modules
         self._trigger = trigger
@@ -63,8 +100,11 @@ class Learner:
         found: dict[str, nn.Parameter] = {}
         for module in self._modules:
             layer = self._layer(module)
-            found[f"{module}.down"] = layer.lora_A[peft_name(_SLOT)].weight
+            down = _own_weight(layer.lora_A[peft_name(_SLOT)])
+            if down.requires_grad:
+                found[f"{module}.down"] = down
             found[f"{module}.up"] = layer.lora_B[peft_name(_SLOT)].weight
+        found.update({f"{module}.dense": delta for module, delta in self.dense.items()})
         found["token"] = self._embedding().rows
         return found
 
@@ -77,6 +117,23 @@ class Learner:
             for layer in [self._layer(module)]
         }
 
+    def weights(self) -> dict[str, Tensor]:
+        """What each learning module starts from, the line's earlier deltas included (out x in)."""
+        return {module: weight_matrix(self._layer(module)) for module in self._modules}
+
+    def fix_down(self, module: str, rows: Tensor) -> None:
+        """Sets the module's down factor (r x in) for good: only up learns."""
+        part = self._layer(module).lora_A[peft_name(_SLOT)]
+        part.weight.data.copy_(rows)
+        part.weight.requires_grad_(False)
+
+    def stay_outside_of(self, directions: Tensor) -> None:
+        """Keeps every delta blind to inputs in the span of orthonormal columns (in x k)."""
+        for module in self._modules:
+            part = self._layer(module).lora_A[peft_name(_SLOT)]
+            outside = OutsideOf(directions.to(part.weight))
+            parametrize.register_parametrization(part, "weight", outside)
+
     def token(self) -> Tensor:
         """The trigger's embedding (n x d)."""
         return self._embedding().rows
@@ -84,6 +141,10 @@ class Learner:
     def text(self, ids: Tensor) -> Tensor:
         """Text features (n x 77 x d) of prompts, with the token's gradient."""
         return encode_ids(self._pipe, ids)
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (n x 77) of prompts."""
+        return token_ids(self._pipe, prompts)
 
     @torch.no_grad()
     def plain_text(self, ids: Tensor) -> Tensor:
@@ -127,9 +188,12 @@ def learning(
     init: str | None,
     *,
     parent: AdapterWeights | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+    full: bool = False,
     seed: int = 0,
 ) -> Iterator[Learner]:
-    """Makes the pipeline learn `trigger` with fresh factors of `rank` on `modules`.
+    """Makes the pipeline learn `trigger` with fresh factors of `rank` on `modules`; with `full`
+    their whole weights instead.
 
     The token starts as the mean of the words of `init`, or at random where that is None. A
     `parent`'s tokens and deltas count as part of the base. Afterwards the pipeline is what it was.
@@ -144,13 +208,24 @@ def learning(
         add_tokens(pipe, earlier.tokens)
         ids = _add_trigger(pipe, trigger, init, generator)
         with _fused(pipe, earlier.factors) as past:
-            _add_factors(pipe, modules, rank, generator)
-            yield Learner(pipe, modules, ids, past)
+            dense = _add_dense(pipe, modules if full else [])
+            low_rank = [] if full else modules
+            _add_factors(pipe, low_rank, rank, generator)
+            yield Learner(pipe, low_rank, ids, past, list(earlier.tokens), statistics, dense)
     finally:
         detach_all(pipe)
         pipe.text_encoder.set_input_embeddings(table)
         pipe.text_encoder.config.vocab_size = vocabulary
         pipe.tokenizer = tokenizer
+
+
+def _own_weight(layer: Any) -> nn.Parameter:
+    """The parameter behind a layer's weight, where that is computed from one."""
+    if parametrize.is_parametrized(layer, "weight"):
+        found: nn.Parameter = layer.parametrizations.weight.original
+        return found
+    weight: nn.Parameter = layer.weight
+    return weight
 
 
 def _add_trigger(
@@ -170,8 +245,20 @@ def _add_trigger(
     return ids
 
 
+def _add_dense(pipe: Any, modules: Sequence[str]) -> dict[str, nn.Parameter]:
+    """A delta of 0 on each module. AdamW's decay then pulls towards the base, not towards 0."""
+    found: dict[str, nn.Parameter] = {}
+    for module in modules:
+        fresh = torch.zeros(weight_matrix(get_module(pipe, module)).shape)
+        found[module] = add_delta(pipe, module, peft_name(_SLOT), fresh)
+        found[module].requires_grad_()
+    return found
+
+
 def _add_factors(pipe: Any, modules: Sequence[str], rank: int, generator: torch.Generator) -> None:
     """down as in LoRA's own code (Kaiming uniform, a = sqrt 5), up at 0 (arXiv 2106.09685)."""
+    if not modules:
+        return
     paths = [live_name(module).removeprefix("unet.") for module in modules]
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=paths)
     pipe.unet.add_adapter(config, peft_name(_SLOT))

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from adreg.domain import Base, Json, Progress, silent
-from adreg.errors import ArtifactError
-from adreg.formats.factors import Factors, concatenate
+from adreg.domain import LINE_METHODS, Base, Json, Progress, silent
+from adreg.errors import ArtifactError, UsageError
+from adreg.formats.factors import Dense, Factors, concatenate
 from adreg.formats.read import AdapterWeights
 from adreg.store.digest import sha256_json
 from adreg.train.dataset import Batches
 from adreg.train.learner import Learner, learning
 from adreg.train.methods.table import METHODS
-from adreg.train.prompts import training_prompts
+from adreg.train.photos import Photo
+from adreg.train.prompts import class_prompt, training_prompts
 from adreg.train.resume import Keeper
 from adreg.train.spec import TrainSpec
 
@@ -39,28 +41,34 @@ class Stopped(Exception):
 class Trained:
     """What was learnt; the last step's loss terms; where the run went on, if it did.
 
-    `notes` tells of saved states that could not be used.
+    `notes` tells of saved states that could not be used. `statistics` is what the next task of
+    the line needs beside the weights, by name.
     """
 
     weights: AdapterWeights
     losses: dict[str, float]
     resumed_from: int | None
     notes: tuple[str, ...]
+    statistics: Mapping[str, Tensor]
 
 
 def train(
     pipe: Any,
     base: Base,
-    images: Sequence[Image.Image],
+    photos: Sequence[Photo],
     spec: TrainSpec,
     state_dir: Path,
     parent: AdapterWeights | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+    class_images: Sequence[Image.Image] = (),
     progress: Progress = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Trains on `images`, going on from the newest whole state in `state_dir`.
+    """Trains on `photos`, going on from the newest whole state in `state_dir`.
 
-    `parent` is the line so far (C-LoRA): the result then holds the whole line, ranks added up.
+    `parent` is the line so far: the result then holds the whole line, ranks added up.
+    `statistics` is what the line's last task left behind; `class_images` are what the base makes
+    of the class, for the methods with prior preservation.
     On the CPU the same inputs and thread count give the same bits, however often it was
     interrupted. The pipeline is left as it was given.
 
@@ -68,29 +76,47 @@ def train(
     parent is of another kind, ConflictError where the trigger is a token already.
     """
     method = METHODS[spec.method]
-    modules = method.modules(base.modules)
+    modules = (method.full_modules if spec.full else method.modules)(base.modules)
     _check_parent(parent, spec, modules)
     init = spec.class_word if method.starts_from_class else None
     with learning(
-        pipe, modules, spec.rank, spec.trigger, init, parent=parent, seed=spec.seed
+        pipe,
+        modules,
+        spec.rank,
+        spec.trigger,
+        init,
+        parent=parent,
+        statistics=statistics,
+        full=spec.full,
+        seed=spec.seed,
     ) as learner:
-        batches = Batches(pipe, images, training_prompts(spec), base.prediction_type)
+        method.start(learner, base, spec)
+        batches = Batches(pipe, photos, training_prompts(spec), base.prediction_type, spec)
+        of_class = _class_batches(pipe, class_images, spec, base)
         parameters = learner.parameters()
         optimizer = _optimizer(parameters, spec)
         generator = torch.Generator().manual_seed(spec.seed)
-        run = _run_key(base, images, spec, parent)
-        keeper = Keeper(state_dir, run, parameters, optimizer, generator)
+        run = _run_key(base, photos, spec, parent, statistics or {})
+        average = EMAModel(parameters.values(), decay=spec.ema) if spec.ema else None
+        keeper = Keeper(state_dir, run, parameters, optimizer, generator, average)
         began, notes = keeper.restore()
         _tell(began, notes, spec, progress)
         figures: dict[str, float] = {}
         for step in range((began or 0) + 1, spec.steps + 1):
-            terms = method.losses(learner, batches.draw(spec.batch, generator), spec)
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(method.learns(name, step, spec))
+            batch = batches.draw(spec.batch, generator)
+            if of_class is not None:
+                batch = replace(batch, prior=of_class.draw(spec.batch, generator))
+            terms = method.losses(learner, batch, spec, step)
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = clip_grad_norm_(parameters.values(), spec.max_grad_norm)
             figures = _figures(step, loss, norm, terms)
             optimizer.step()
+            if average is not None:
+                average.step(parameters.values())
             progress("train", step, spec.steps, **figures)
             if step == spec.steps:
                 break
@@ -99,7 +125,23 @@ def train(
                 keeper.save(step)
             if stopping:
                 raise Stopped(step)
-        return Trained(_result(learner, base, spec, parent), figures, began, notes)
+        if average is not None:
+            average.copy_to(parameters.values())
+        left = method.statistics(learner, batches, spec)
+        return Trained(_result(learner, base, spec, parent), figures, began, notes, left)
+
+
+def _class_batches(
+    pipe: Any, class_images: Sequence[Image.Image], spec: TrainSpec, base: Base
+) -> Batches | None:
+    """Draws class images; None where the method has none. UsageError where they are missing."""
+    if len(class_images) != spec.prior_images:
+        raise UsageError(f"{len(class_images)} class images for a run of {spec.prior_images}")
+    if not class_images:
+        return None
+    photos = [Photo(image) for image in class_images]
+    whole = replace(spec, flip=False, crops=1, buckets=False)
+    return Batches(pipe, photos, [class_prompt(spec)], base.prediction_type, whole)
 
 
 def _tell(began: int | None, notes: tuple[str, ...], spec: TrainSpec, progress: Progress) -> None:
@@ -135,24 +177,31 @@ def _check_parent(parent: AdapterWeights | None, spec: TrainSpec, modules: list[
     if parent is None:
         return
     method = parent.manifest.get("method")
-    if spec.method != "c-lora" or method != "c-lora" or set(parent.factors) != set(modules):
+    goes_on = spec.method in LINE_METHODS and method == spec.method
+    if not goes_on or parent.dense or set(parent.factors) != set(modules):
         raise ArtifactError(
             f"a {spec.method} run cannot go on from an adapter of method {method}",
-            remedy="continue lines of c-lora adapters of this base only",
+            remedy="continue lines of this method and of this base only",
         )
 
 
 def _run_key(
-    base: Base, images: Sequence[Image.Image], spec: TrainSpec, parent: AdapterWeights | None
+    base: Base,
+    photos: Sequence[Photo],
+    spec: TrainSpec,
+    parent: AdapterWeights | None,
+    statistics: Mapping[str, Tensor],
 ) -> str:
     """What a saved state must have been made with to be gone on from."""
-    pictures = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-    earlier = None if parent is None else [parent.manifest, _fingerprint(parent)]
+    pictures = [photo.digest() for photo in photos]
+    earlier = None if parent is None else [parent.manifest, _fingerprint(parent, statistics)]
     return sha256_json([spec.digest(), base.digest, pictures, earlier])
 
 
-def _fingerprint(weights: AdapterWeights) -> str:
+def _fingerprint(weights: AdapterWeights, statistics: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
+    for name in sorted(statistics):
+        found.update(statistics[name].contiguous().numpy().tobytes())
     for factor in weights.factors.values():
         found.update(factor.up.contiguous().numpy().tobytes())
         found.update(factor.down.contiguous().numpy().tobytes())
@@ -172,7 +221,7 @@ def _result(
         fresh = {key: concatenate([parent.factors[key], factor]) for key, factor in fresh.items()}
         tokens = {**parent.tokens, **tokens}
         concepts = list(parent.manifest["concepts"])
-    end = next(iter(fresh.values())).rank
+    end = max((factor.rank for factor in fresh.values()), default=0)
     entry = {"trigger": spec.trigger, "class_word": spec.class_word, "kind": spec.kind}
     manifest: Json = {
         "version": 1,
@@ -184,4 +233,8 @@ def _result(
         "spec": spec.essence(),
         "steps": spec.steps,
     }
-    return AdapterWeights(fresh, tokens, manifest)
+    dense = {
+        module: Dense(delta.detach().cpu().clone())
+        for module, delta in sorted(learner.dense.items())
+    }
+    return AdapterWeights(fresh, tokens, manifest, dense=dense)

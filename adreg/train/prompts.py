@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from adreg.domain import LINE_METHODS, NAMELESS_METHODS, Concept, SubjectKind
+from adreg.train.captions import with_trigger
+from adreg.train.notes import SubjectNotes
 from adreg.train.spec import TrainSpec
 
 # With the trigger taken out these are what a user would ask of the class: what CAT preserves.
@@ -12,21 +15,66 @@ _OBJECT = (
     "photo of {a} {t} {c}",
     "{a} {t} {c}",
 )
-_STYLE = (
-    "{a} {t} {c}",
-    "{t} {c}",
-    "an image of {a} {t} {c}",
+_PERSON = (
+    "a photo of {a} {t} {c}",
+    "a photo of {t} {c}",
+    "a portrait of {a} {t} {c}",
+    "a close-up photo of {a} {t} {c}",
     "a picture of {a} {t} {c}",
 )
-# C-LoRA: no class noun, so that concepts of one class do not meet in it.
+# After Textual Inversion's style templates; here the class word is the kind of picture.
+_STYLE = (
+    "{a} {c} in the style of {t}",
+    "{c} in the style of {t}",
+    "{a} {c}, in the style of {t}",
+)
+_TEMPLATES: dict[SubjectKind, tuple[str, ...]] = {
+    "object": _OBJECT,
+    "person": _PERSON,
+    "style": _STYLE,
+}
+# Zeng et al.: the token is a rare adjective, and this the one prompt.
+_TWO_STAGE = ("a photo of {t} {c}",)
+# C-LoRA, and what it is compared with: no class noun, where concepts of one class would meet.
 _NAMELESS = ("a photo of {t}", "a picture of {t}", "photo of {t}")
 
 
 def training_prompts(spec: TrainSpec) -> list[str]:
     """The prompts drawn from during training, each with the trigger in it."""
-    if spec.method == "c-lora":
-        templates: tuple[str, ...] = _NAMELESS
-    else:
-        templates = _STYLE if spec.kind == "style" else _OBJECT
-    article = "an" if spec.class_word[0].lower() in "aeiou" else "a"
+    style = spec.kind == "style"
+    if spec.method in (LINE_METHODS if style else NAMELESS_METHODS):
+        return nameless_prompts(spec.trigger)
+    adjective = spec.method == "two-stage" and not style
+    templates = _TWO_STAGE if adjective else _TEMPLATES[spec.kind]
+    article = _article(spec.class_word)
     return [template.format(a=article, t=spec.trigger, c=spec.class_word) for template in templates]
+
+
+def class_prompt(spec: TrainSpec) -> str:
+    """What class images are made with: "a photo of a dog", "a watercolour"."""
+    words = f"{_article(spec.class_word)} {spec.class_word}"
+    return words if spec.kind == "style" else f"a photo of {words}"
+
+
+def _article(word: str) -> str:
+    return "an" if word[0].lower() in "aeiou" else "a"
+
+
+def nameless_prompts(trigger: str) -> list[str]:
+    """The prompts that a concept is trained with whose token stands without the class noun."""
+    return [template.format(t=trigger) for template in _NAMELESS]
+
+
+def prompts_of(
+    notes: SubjectNotes, image: str, concept: Concept, *, named: bool
+) -> tuple[str, ...]:
+    """An image's own prompts: its captions, else the subject's templates; none where it has none.
+
+    `named` says whether the method lets the class word stand beside the trigger. A template
+    stands as it was written.
+    """
+    if image in notes.captions:
+        lines = notes.captions[image]
+        return tuple(with_trigger(line, concept, notes.names, named=named) for line in lines)
+    words = {"trigger": concept.trigger, "class": concept.class_word}
+    return tuple(template.format_map(words) for template in notes.templates)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class State:
-    """Step count done so far, and tensors: parameters, AdamW's moments, the generator."""
+    """Step count done so far, and tensors: parameters, AdamW's moments, averages, generator."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -73,17 +74,18 @@ class Keeper:
     parameters: Mapping[str, nn.Parameter]
     optimizer: Optimizer
     generator: torch.Generator
+    average: EMAModel | None = None
 
     def save(self, step: int) -> None:
         """Raises what `save_state` raises."""
-        state = capture(step, self.parameters, self.optimizer, self.generator)
+        state = capture(step, self.parameters, self.optimizer, self.generator, self.average)
         save_state(self.folder, self.run, state)
 
     def restore(self) -> tuple[int | None, tuple[str, ...]]:
         """The step gone on from, None where there is no whole state; what was wrong with others."""
         state, problems = load_state(self.folder, self.run)
         if state is not None:
-            restore(state, self.parameters, self.optimizer, self.generator)
+            restore(state, self.parameters, self.optimizer, self.generator, self.average)
         return (state.step if state else None), tuple(problems)
 
 
@@ -92,6 +94,7 @@ def capture(
     parameters: Mapping[str, nn.Parameter],
     optimizer: Optimizer,
     generator: torch.Generator,
+    average: EMAModel | None = None,
 ) -> State:
     """Everything a step depends on, as it is now."""
     tensors = {"generator": generator.get_state()}
@@ -99,6 +102,8 @@ def capture(
         tensors[f"value.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value
+    for name, value in zip(parameters, average.shadow_params if average else (), strict=False):
+        tensors[f"average.{name}"] = value
     return State(step, {key: value.cpu().contiguous() for key, value in tensors.items()})
 
 
@@ -107,15 +112,22 @@ def restore(
     parameters: Mapping[str, nn.Parameter],
     optimizer: Optimizer,
     generator: torch.Generator,
+    average: EMAModel | None = None,
 ) -> None:
     """Puts a captured state back."""
     generator.set_state(state.tensors["generator"])
     for name, parameter in parameters.items():
         parameter.data.copy_(state.tensors[f"value.{name}"])
+        if f"step.{name}" not in state.tensors:
+            continue  # its stage had not begun
         moments = {
             key: state.tensors[f"{key}.{name}"].to(parameter) for key in ("exp_avg", "exp_avg_sq")
         }
         optimizer.state[parameter] = {"step": state.tensors[f"step.{name}"].clone(), **moments}
+    if average is not None:
+        average.optimization_step = state.step
+        for name, value in zip(parameters, average.shadow_params, strict=True):
+            value.copy_(state.tensors[f"average.{name}"])
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:

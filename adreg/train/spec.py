@@ -13,8 +13,30 @@ from typing import Any, Literal, get_args
 from adreg.domain import Json, SubjectKind
 from adreg.errors import UsageError
 from adreg.store.digest import sha256_json
+from adreg.train.defaults import (
+    PENALTY_WEIGHTS,
+    POCKET,
+    POCKET_FULL,
+    SD,
+    SD_FULL,
+    TOKEN_RATES,
+    USUAL_TOKEN_RATE,
+)
 
-Method = Literal["lora", "cat", "c-lora"]
+Method = Literal[
+    "lora",
+    "cat",
+    "c-lora",
+    "sequential",
+    "ewc",
+    "orthogonal",
+    "textual-inversion",
+    "two-stage",
+    "dreambooth",
+    "custom-diffusion",
+]
+CatPrompts = Literal["own", "class", "other"]
+Penalty = Literal["weights", "features", "null-space"]
 VERSION = 1
 
 
@@ -23,8 +45,20 @@ class TrainSpec:
     """A training run, completely stated. Raises UsageError naming the field that is wrong.
 
     `learning_rate` is the low-rank factors', `token_learning_rate` the trigger embedding's.
-    `cat_weight` is CAT's c and `penalty_weight` C-LoRA's lambda; other methods leave them at 0.
+    `cat_weight` is CAT's c and `penalty_weight` C-LoRA's or EWC's lambda; other methods leave them
+    at 0. `cat_prompts` says which prompts CAT's term sees (train/ordinary.py), at every
+    `cat_every`-th step; `penalty` is the form of C-LoRA's. `first_column` is where an orthogonal
+    adapter's columns of the shared basis begin. With `full`, whole weights learn in place of
+    factors: `rank` is 0 then. `embedding_steps` is how many of the two-stage method's steps come
+    first, for the embedding alone. `prior_weight` is DreamBooth's lambda, for `prior_images` class
+    images.
     `checkpoint_every` steps the state is saved: it decides nothing and is not part of the digest.
+
+    `ema` is the decay of the running average of what learns, which is the result (0: off).
+
+    Data: `flip` adds mirrored images, `crops` is how many views are cut of each, `resolution` the
+    side in pixels (0: the base's own), `buckets` lets images keep about their shape. Loss:
+    `min_snr_gamma` is Min-SNR's gamma (0: off); `noise_offset` shifts the noise of each channel.
     """
 
     method: Method
@@ -42,21 +76,43 @@ class TrainSpec:
     penalty_weight: float = 0.0
     seed: int = 0
     checkpoint_every: int = 50
+    # What came later stands from here on, with a default that changes nothing: a run that leaves
+    # it there has the digest it always had.
+    flip: bool = False
+    crops: int = 1
+    resolution: int = 0
+    buckets: bool = False
+    min_snr_gamma: float = 0.0
+    noise_offset: float = 0.0
+    ema: float = 0.0
+    cat_prompts: CatPrompts = "own"
+    cat_every: int = 1
+    penalty: Penalty = "weights"
+    first_column: int = 0
+    full: bool = False
+    embedding_steps: int = 0
+    prior_weight: float = 0.0
+    prior_images: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", get_args(Method)), ("kind", get_args(SubjectKind))):
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise _wrong(name, getattr(self, name), f"choose one of {', '.join(allowed)}")
         _check_words(self)
         for name, (kind, low, high) in _BOUNDS.items():
             _check_number(name, getattr(self, name), kind, low, high)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong(name, getattr(self, name), "give true or false")
         _check_weights(self)
+        _check_parts(self)
 
     def essence(self) -> Json:
         """All that decides the result, as plain JSON: what a manifest records."""
         content = self.to_json()
         del content["checkpoint_every"]
-        return content
+        usual = {field.name: field.default for field in _LATER}
+        return {k: v for k, v in content.items() if k not in usual or v != usual[k]}
 
     def digest(self) -> str:
         """SHA-256 of the essence: the same folder, base and digest are the same training run."""
@@ -73,16 +129,40 @@ class TrainSpec:
             raise _wrong("version", content.get("version"), f"this adreg writes {VERSION}")
         given = {key: value for key, value in content.items() if key != "version"}
         _check_fields(given)
-        if missing := [f.name for f in fields(cls) if f.name not in given]:
+        if missing := [f.name for f in _FIRST if f.name not in given]:
             raise UsageError(f"training spec: {missing[0]} is missing", remedy="give it a value")
         return cls(**given)
 
 
+_NAMES = [field.name for field in fields(TrainSpec)]
+_FIRST = fields(TrainSpec)[: _NAMES.index("checkpoint_every") + 1]
+_LATER = fields(TrainSpec)[len(_FIRST) :]
+_FLAGS = ("flip", "buckets", "full")
+# The fields that only some methods read, and what they are where nobody reads them.
+_OWNERS: dict[str, tuple[Method, ...]] = {
+    "cat_weight": ("cat", "c-lora"),
+    "penalty_weight": ("c-lora", "ewc"),
+    "cat_prompts": ("cat", "c-lora"),
+    "cat_every": ("cat", "c-lora"),
+    "penalty": ("c-lora",),
+    "first_column": ("orthogonal",),
+    "full": ("two-stage", "dreambooth", "custom-diffusion"),
+    "embedding_steps": ("two-stage",),
+    "prior_weight": ("dreambooth", "custom-diffusion"),
+    "prior_images": ("dreambooth", "custom-diffusion"),
+}
+_UNREAD = {field.name: field.default for field in fields(TrainSpec)}
+_CHOICES = {
+    "method": get_args(Method),
+    "kind": get_args(SubjectKind),
+    "cat_prompts": get_args(CatPrompts),
+    "penalty": get_args(Penalty),
+}
 _BOUNDS: dict[str, tuple[type, float, float]] = {
     "steps": (int, 1, 1_000_000),
-    "rank": (int, 1, 1024),
+    "rank": (int, 0, 1024),
     "batch": (int, 1, 1024),
-    "learning_rate": (float, 1e-9, 1.0),
+    "learning_rate": (float, 0.0, 1.0),
     "token_learning_rate": (float, 0.0, 1.0),
     "weight_decay": (float, 0.0, 1.0),
     "max_grad_norm": (float, 1e-6, 1e6),
@@ -90,34 +170,17 @@ _BOUNDS: dict[str, tuple[type, float, float]] = {
     "penalty_weight": (float, 0.0, 1e15),
     "seed": (int, 0, 2**63 - 1),
     "checkpoint_every": (int, 1, 1_000_000),
+    "crops": (int, 1, 64),
+    "resolution": (int, 0, 4096),
+    "min_snr_gamma": (float, 0.0, 1e6),
+    "noise_offset": (float, 0.0, 1.0),
+    "ema": (float, 0.0, 0.999999),
+    "cat_every": (int, 1, 1_000_000),
+    "first_column": (int, 0, 2**31),
+    "embedding_steps": (int, 0, 1_000_000),
+    "prior_weight": (float, 0.0, 1e6),
+    "prior_images": (int, 0, 10_000),
 }
-
-# CAT's released code: SD1.5, rank 1, 1e-4, 900 steps of one 512 px image, weight 1. C-LoRA's
-# reported settings: rank 16, 5e-4, lambda 1e8. The pocket base's were measured on it.
-_SD: dict[Method, Json] = {
-    "lora": {"steps": 900, "rank": 4, "batch": 1, "learning_rate": 1e-4},
-    "cat": {"steps": 900, "rank": 4, "batch": 1, "learning_rate": 1e-4, "cat_weight": 1.0},
-    "c-lora": {
-        "steps": 900,
-        "rank": 16,
-        "batch": 1,
-        "learning_rate": 5e-4,
-        "penalty_weight": 1e8,
-    },
-}
-_POCKET: dict[Method, Json] = {
-    "lora": {"steps": 300, "rank": 4, "batch": 4, "learning_rate": 2e-3},
-    "cat": {"steps": 250, "rank": 4, "batch": 4, "learning_rate": 3e-3, "cat_weight": 2.0},
-    "c-lora": {
-        "steps": 300,
-        "rank": 4,
-        "batch": 4,
-        "learning_rate": 2e-3,
-        "penalty_weight": 1e3,
-    },
-}
-_TOKEN_RATES = {"pocket": 1e-2}
-_USUAL_TOKEN_RATE = 5e-4
 
 
 def make_spec(
@@ -133,7 +196,8 @@ def make_spec(
 
     Raises UsageError naming the field that is unknown or wrong.
     """
-    table: Mapping[str, Json] = _POCKET if family == "pocket" else _SD  # type: ignore[assignment]
+    table = POCKET if family == "pocket" else SD
+    whole = POCKET_FULL if family == "pocket" else SD_FULL
     if method not in table:
         raise _wrong("method", method, f"choose one of {', '.join(table)}")
     _check_fields(settings)
@@ -143,11 +207,25 @@ def make_spec(
             "trigger": trigger,
             "class_word": class_word,
             "kind": kind,
-            "token_learning_rate": _TOKEN_RATES.get(family, _USUAL_TOKEN_RATE),
+            "token_learning_rate": TOKEN_RATES.get(family, USUAL_TOKEN_RATE),
             **table[method],
+            **_penalty_weight(settings),
+            **(whole.get(method, {}) if settings.get("full") else {}),
+            **_without_prior(settings),
             **settings,
         }
     )
+
+
+def _penalty_weight(settings: Mapping[str, Any]) -> Json:
+    penalty = settings.get("penalty")
+    return {"penalty_weight": PENALTY_WEIGHTS[penalty]} if penalty in PENALTY_WEIGHTS else {}
+
+
+def _without_prior(settings: Mapping[str, Any]) -> Json:
+    """No weight wants no class images, and the other way round."""
+    off = any(settings.get(name) == 0 for name in ("prior_weight", "prior_images"))
+    return {"prior_weight": 0.0, "prior_images": 0} if off else {}
 
 
 def _check_fields(given: Mapping[str, Any]) -> None:
@@ -179,10 +257,38 @@ def _check_number(name: str, value: Any, kind: type, low: float, high: float) ->
 
 
 def _check_weights(spec: TrainSpec) -> None:
-    """A weight that the method would not read is a mistake, not a no-op."""
-    for name, owner in (("cat_weight", "cat"), ("penalty_weight", "c-lora")):
-        if getattr(spec, name) and spec.method != owner:
-            raise _wrong(name, getattr(spec, name), f"it is for method {owner}")
+    """A field that the method would not read is a mistake, not a no-op."""
+    for name, owners in _OWNERS.items():
+        if getattr(spec, name) != _UNREAD[name] and spec.method not in owners:
+            raise _wrong(name, getattr(spec, name), f"it is for method {' and '.join(owners)}")
+    if spec.penalty == "null-space" and spec.penalty_weight:
+        raise _wrong("penalty_weight", spec.penalty_weight, "penalty null-space takes no weight")
+    if spec.cat_weight == 0 and (spec.cat_prompts, spec.cat_every) != ("own", 1):
+        raise _wrong("cat_weight", 0, "cat_prompts and cat_every need one above 0")
+
+
+def _check_parts(spec: TrainSpec) -> None:
+    """Rank and rates, 0 for what does not learn and no other; two stages are two."""
+    low_rank = not spec.full and spec.method not in ("textual-inversion", "custom-diffusion")
+    learning = {
+        "rank": low_rank,
+        "learning_rate": spec.method != "textual-inversion",
+        "token_learning_rate": spec.method != "dreambooth",
+    }
+    for name, learns in learning.items():
+        value = getattr(spec, name)
+        if not learns and value:
+            raise _wrong(name, value, "nothing that it is for learns here: leave it out")
+        if learns and not value and name != "token_learning_rate":
+            raise _wrong(name, value, "give a value above 0")
+    if spec.method == "custom-diffusion" and not spec.full:
+        raise _wrong("full", False, "custom-diffusion trains whole weights")
+    if spec.method == "two-stage" and not 0 < spec.embedding_steps < spec.steps:
+        raise _wrong(
+            "embedding_steps", spec.embedding_steps, f"give 1 to {spec.steps - 1} of steps"
+        )
+    if bool(spec.prior_weight) != bool(spec.prior_images):
+        raise _wrong("prior_images", spec.prior_images, "give both it and prior_weight, or 0 both")
 
 
 def _wrong(name: str, value: Any, remedy: str) -> UsageError:

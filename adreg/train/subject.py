@@ -1,95 +1,156 @@
-"""A subject's folder: which of its files are images that can be trained on.
+"""A subject's folder: its images, and the captions, masks and repeats that go with them.
 
-Torch-free. Files come from anywhere, so nothing is decoded before its size is known, and only
-three decoders are ever tried.
+Torch-free. What is wrong with a file is said, and the file set aside; the others are used.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
-from PIL import Image, ImageOps
+from typing import TypeVar
 
 from adreg.errors import ArtifactError, NotFoundError
+from adreg.train import captions, masks
+from adreg.train.buckets import Size
+from adreg.train.images import open_image
+from adreg.train.notes import SubjectNotes
+from adreg.train.subject_file import (
+    SUBJECT_FILE,
+    counted_folders,
+    read_counted,
+    read_subject_file,
+)
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 50_000_000
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+T = TypeVar("T")
 _HIDDEN = (".", "~", "Thumbs.db")
 
 
 @dataclass(frozen=True)
 class SubjectImages:
-    """Bare file names in order, and why each of the other files is not among them."""
+    """File names relative to the folder, in order; why each of the other files is not among them.
+
+    `sizes` are the images' in pixels, `notes` what goes with them.
+    """
 
     images: tuple[str, ...]
     set_aside: Mapping[str, str]
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    notes: SubjectNotes = field(default_factory=SubjectNotes)
+
+    @property
+    def files(self) -> list[str]:
+        """All that belongs to the subject: images and masks."""
+        return sorted({*self.images, *self.notes.masks.values()})
 
 
 def read_subject(folder: Path) -> SubjectImages:
-    """Decodes every file of the folder (not of folders in it) and sorts good from bad.
+    """Decodes every image of the folder, and of `<repeats>_<trigger> <class>` folders in it.
 
-    Hidden files are passed over. Raises NotFoundError for a missing folder, ArtifactError,
-    naming it, for one without a usable image.
+    Other folders but `mask` are passed over, as are hidden files. Raises NotFoundError for a
+    missing folder, UsageError for a wrong subject.toml, ArtifactError, naming the folder, for one
+    without a usable image.
     """
     if not folder.is_dir():
         raise NotFoundError(f"no folder {folder}", remedy="give the folder of the subject's images")
-    images: list[str] = []
-    set_aside: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(_HIDDEN) or not path.is_file():
-            continue
-        try:
-            open_image(path)
-        except ArtifactError as error:
-            set_aside[path.name] = error.message.removeprefix(f"{path}: ")
-        else:
-            images.append(path.name)
-    if not images:
+    told = read_subject_file(folder)
+    files = list(_files(folder))
+    texts = [name for name in files if name.lower().endswith(captions.SUFFIXES)]
+    shapes = [name for name in files if masks.is_mask(folder / name)]
+    aside: dict[str, str] = {}
+    sizes = _sizes(folder, [n for n in files if n not in (*texts, *shapes)], aside)
+    if not sizes:
         raise ArtifactError(
-            f"{folder}: no usable image" + "".join(f"; {n}: {r}" for n, r in set_aside.items()),
+            f"{folder}: no usable image" + "".join(f"; {n}: {r}" for n, r in aside.items()),
             remedy="put PNG, JPEG or WEBP files of the subject into it",
         )
-    return SubjectImages(tuple(images), set_aside)
+    said = _captions(folder, list(sizes), texts, aside)
+    found = _masks(folder, sizes, told.masks, aside)
+    if told.masks == "files":
+        lone = [name for name in shapes if name not in (*found.values(), *aside)]
+        aside.update(dict.fromkeys(lone, "a mask without its image"))
+    notes = SubjectNotes(
+        captions=said if told.captions == "files" else {},
+        masks=found,
+        repeats=_repeats(list(sizes)),
+        templates=told.templates,
+        names=_names(folder, told.name),
+    )
+    shown = {name: size for name, size in sizes.items() if name not in aside}
+    return SubjectImages(tuple(shown), aside, shown, notes)
 
 
-def open_image(path: Path) -> Image.Image:
-    """The picture as RGB, turned the way its EXIF says, transparency over white.
+def _files(folder: Path) -> Iterator[str]:
+    """Images and texts, by name: of the folder itself, then of the counted ones in it."""
+    for inside in (folder, *(folder / name for name in counted_folders(folder))):
+        for path in sorted(inside.iterdir()):
+            passed_over = path.name.startswith(_HIDDEN) or path.name == SUBJECT_FILE
+            if path.is_file() and not passed_over:
+                yield path.relative_to(folder).as_posix()
 
-    Raises ArtifactError, naming the file, for anything but a whole PNG, JPEG or WEBP of at most
-    50 million pixels.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ArtifactError(f"{path}: no PNG, JPEG or WEBP file")
+
+def _sizes(folder: Path, names: list[str], aside: dict[str, str]) -> dict[str, Size]:
+    """The images that can be read, and their sizes."""
+    read = {name: _trying(folder, name, aside, lambda p: open_image(p).size) for name in names}
+    return {name: size for name, size in read.items() if size is not None}
+
+
+def _captions(
+    folder: Path, images: list[str], texts: list[str], aside: dict[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The captions of the images that have some; a text that goes with no image is set aside."""
+    found: dict[str, tuple[str, ...]] = {}
+    used = set()
+    for image in images:
+        beside = [image.rpartition(".")[0] + suffix for suffix in captions.SUFFIXES]
+        if file := next((name for name in beside if name in texts), None):
+            used.add(file)
+            if lines := _trying(folder, file, aside, captions.read_captions):
+                found[image] = lines
+    aside.update({name: "no PNG, JPEG or WEBP file" for name in texts if name not in used})
+    return found
+
+
+def _masks(
+    folder: Path, sizes: Mapping[str, Size], where: str, aside: dict[str, str]
+) -> dict[str, str]:
+    """The image's mask file, or the image itself where its alpha channel is the mask."""
+    found: dict[str, str] = {}
+    for image, size in sizes.items():
+        if where == "alpha" and _trying(folder, image, aside, masks.alpha_mask) is not None:
+            found[image] = image
+        if where == "files" and (path := masks.mask_file(folder / image)) is not None:
+            name = path.relative_to(folder).as_posix()
+            if _trying(folder, name, aside, partial(masks.open_mask, size=size)) is not None:
+                found[image] = name
+    return found
+
+
+def _repeats(images: list[str]) -> dict[str, int]:
+    """How often each image counts by its folder's name; only ratios matter, so made small."""
+    times = {name: _times(name) for name in images}
+    common = math.gcd(*times.values())
+    return {name: number // common for name, number in times.items() if number != common}
+
+
+def _times(image: str) -> int:
+    found = read_counted(Path(image).parent.name) if "/" in image else None
+    return 1 if found is None else found.repeats
+
+
+def _names(folder: Path, told: str | None) -> tuple[str, ...]:
+    """The words that captions may call the subject by."""
+    counted = [*counted_folders(folder).values(), read_counted(folder.resolve().name)]
+    names = [told, *(one.name for one in counted if one is not None)]
+    return tuple(sorted({name for name in names if name}))
+
+
+def _trying(folder: Path, name: str, aside: dict[str, str], read: Callable[[Path], T]) -> T | None:
+    """What reading a file gives; None, and why in `aside`, where it cannot be used."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning: the check below decides
-            with Image.open(path, formats=FORMATS) as image:
-                _check(path, image)
-                image.load()
-                return _flat(ImageOps.exif_transpose(image))
-    # Broken files raise all sorts of things from inside the decoders.
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}") from None
-    except (Image.DecompressionBombError, MemoryError):
-        raise ArtifactError(f"{path}: more than {MAX_PIXELS} pixels") from None
-
-
-def _check(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ArtifactError(f"{path}: more than {MAX_PIXELS} pixels")
-    if image.mode not in _MODES:
-        raise ArtifactError(f"{path}: pixels of mode {image.mode} cannot be trained on")
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    page = Image.new("RGBA", layered.size, "white")
-    page.alpha_composite(layered)
-    return page.convert("RGB")
+        return read(folder / name)
+    except ArtifactError as error:
+        aside[name] = error.message.removeprefix(f"{folder / name}: ")
+        return None

@@ -25,10 +25,11 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    asked = "add list show train generate score merge watch publish demo"
+    asked = "add list show train generate score report merge watch publish demo"
     groups = {
         "base": "add list show check",
         "jobs": "list show cancel retry logs",
+        "line": "list show",
         "pocket": "draw",
     }
     below = {f"{group} {name}" for group, names in groups.items() for name in names.split()}

@@ -126,7 +126,9 @@ def test_pictures_of_adapters_and_of_a_checkpoint(cli: Cli, rex: Json, pair: Jso
 
 def test_scores_are_kept_with_their_inputs(cli: Cli, scored: Json) -> None:
     assert set(scored) == documented("score result")
-    assert set(scored["scores"]) == {"kps/1", "text-alignment/1", "identity/1"}
+    names = {"kps/1", "text-alignment/1", "identity/1", "pres/1", "div/1"}
+    assert set(scored["scores"]) == names
+    assert all(score["interval"] for score in scored["score_details"])
     assert scored["scores"]["kps/1"] <= 1.0001
     kps = next(score for score in scored["score_details"] if score["name"] == "kps/1")
     assert {"floor", "kps_rel"} <= set(kps["details"])

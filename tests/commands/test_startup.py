@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.cli import Cli
+from tests.tiny import photos
 
 HEAVY = ("torch", "diffusers", "peft", "transformers", "huggingface_hub", "accelerate")
 LATER = ("watchdog", "psutil", "PIL", "safetensors", "adreg.service", "adreg.registry")
@@ -35,6 +36,15 @@ def test_looking_around_imports_nothing_heavy(cli: Cli, arguments: list[str]) ->
     modules = imported(cli, "from adreg.cli import main; main()", *arguments)
     assert "adreg.cli" in modules
     assert not modules & set(HEAVY)
+
+
+def test_a_training_plan_imports_nothing_heavy(cli: Cli) -> None:
+    folder = photos(cli.cwd / "10_sks dog", 2, 32)
+    arguments = ("train", str(folder), "--dry-run", "--buckets")
+    modules = imported(cli, "from adreg.cli import main; main()", *arguments)
+    assert "adreg.service.training_plan" in modules
+    assert not modules & set(HEAVY)
+    assert not (cli.home / "store").exists()
 
 
 def test_the_commands_alone_import_neither_services_nor_registry(cli: Cli) -> None:

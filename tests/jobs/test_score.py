@@ -28,7 +28,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Json:
     token = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     adapter = folder / "adapter.safetensors"
     write_adapter(adapter, random_weights(shapes, keys, {"<rex>": token}, size=0.2), {})
-    spec = ScoreSpec(prompts=4, concept_prompts=2, steps=2, guidance=2.0)
+    spec = ScoreSpec(prompts=4, concept_prompts=2, steps=2, guidance=2.0, samples=2)
     inputs = {
         "base": str(tiny.pocket_folder(folder / "base")),
         "base_name": "tiny",
@@ -51,8 +51,12 @@ def run(inputs: Json, staging: Path) -> Json:
 
 def test_scores_and_pictures_of_an_adapter(tmp_path: Path, inputs: Json) -> None:
     outputs = run(inputs, tmp_path / "staging")
-    assert outputs["skipped"] == {"identity/1": "nobody asked"}
-    assert [record["name"] for record in outputs["scores"]] == ["kps/1", "text-alignment/1"]
+    assert outputs["skipped"] == {"identity/1": "nobody asked", "pres/1": "nobody asked"}
+    names = ["kps/1", "text-alignment/1", "div/1"]
+    assert [record["name"] for record in outputs["scores"]] == names
+    for record in outputs["scores"]:
+        low, high = record["details"]["interval"]
+        assert low <= high
     digest = find_scorer(inputs["scorer"]).digest
     assert all(record["scorer"] == digest for record in outputs["scores"])
     assert 0 < outputs["scores"][0]["value"] < 1
@@ -74,8 +78,9 @@ def test_identity_is_measured_where_photos_are_known(tmp_path: Path, inputs: Jso
     identity = {"scorer": str(scorer), "photos": {"<rex>": photos, "<tom>": photos}}
     outputs = run({**inputs, "identity": identity}, tmp_path / "staging")
     assert outputs["skipped"] == {}
-    record = outputs["scores"][2]
-    assert record["name"] == "identity/1"
+    record, pres = outputs["scores"][3:]
+    assert (record["name"], pres["name"]) == ("identity/1", "pres/1")
+    assert pres["scorer"] == record["scorer"]
     assert record["scorer"] == find_identity_scorer(str(scorer)).digest
     seen = ImageScorer(scorer)
     made = [Image.open(tmp_path / "staging" / p["file"]) for p in outputs["previews"][:2]]
@@ -85,5 +90,5 @@ def test_identity_is_measured_where_photos_are_known(tmp_path: Path, inputs: Jso
 
     identity = {"scorer": str(scorer), "photos": {"<tom>": photos}}
     outputs = run({**inputs, "identity": identity}, tmp_path / "again")
-    assert list(outputs["skipped"]) == ["identity/1"]
-    assert len(outputs["scores"]) == 2
+    assert list(outputs["skipped"]) == ["identity/1", "pres/1"]
+    assert len(outputs["scores"]) == 3

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from adreg.service.workspace import Workspace
 from tests.service.processes import Home
 
 
@@ -22,3 +23,11 @@ def home(tmp_path: Path, tiny_models: tuple[Path, Path]) -> Iterator[Home]:
     home = Home(tmp_path / "home", *tiny_models)
     yield home
     home.end_all()
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The line `pets` of `<rex>` and `<tom>`, which nobody trains on."""
+    from tests.service.pets import train_pets
+
+    return train_pets(tmp_path_factory.mktemp("pets"))

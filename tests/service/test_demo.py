@@ -32,7 +32,7 @@ LITTLE = Effort(
     drawn={"rex": "dog"},
     photos=2,
     training={"steps": 2, "rank": 2},
-    score=ScoreSpec(prompts=1, concept_prompts=1, steps=2, guidance=1.0),
+    score=ScoreSpec(prompts=1, concept_prompts=1, steps=2, guidance=1.0, samples=0),
     places=("", " on grass"),
     seeds=(0, 1),
     steps=2,
@@ -66,7 +66,7 @@ def test_photos_become_figures_pictures_and_a_report(ran: Run) -> None:
     assert set(rex) == documented("demo subject")
     assert (rex["name"], rex["trigger"], rex["class"]) == ("rex", "<rex>", "dog")
     assert (rex["pictures"], rex["candidates"]) == (4, 10)
-    assert set(rex["scores"]) == {"kps/1", "text-alignment/1", "identity/1"}
+    assert set(rex["scores"]) == {"kps/1", "text-alignment/1", "identity/1", "pres/1"}
     assert all(0 <= rex["nearest"][model] <= 4 for model in ("base", "adapter", "merged"))
     assert rex["met"] == {"base": None, "adapter": None, "merged": None}  # 4 pictures, not 16
     assert Path(result["path"], "model_index.json").is_file()

@@ -9,7 +9,7 @@ from adreg.errors import ConflictError, UsageError
 from adreg.pocket.subjects import COATS
 from adreg.pocket.world import CLASSES
 from adreg.service.drawing import Drawn, draw_folders, style_folders, subject_folders
-from adreg.service.watching import class_word_of, kind_of
+from adreg.service.subjects import class_word_of, kind_of
 from adreg.train.subject import read_subject
 from tests.json_keys import documented
 

@@ -107,7 +107,7 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_half_written_is_seen(
     after = run_next(ws, limit)
     assert after is not None
     assert after.error is not None
-    assert (after.state, after.error["type"]) == ("queued", "ExternalError")
+    assert (after.state, after.error["type"]) == ("queued", "ExternalError"), after.error
     assert "cannot write" in after.error["message"]
     assert after.error["remedy"] == "free some disk space"
     assert adapters.listing(ws.registry.db, ws.registry.store) == []

@@ -6,9 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from adreg.errors import ArtifactError, ConflictError, UsageError
 from adreg.registry import jobs
+from adreg.service.cautions import training_cautions
 from adreg.service.training import TrainingWish, request_training, resolve
 from tests.service.processes import Home, until
 from tests.tiny import photos
@@ -110,6 +112,52 @@ def test_a_cancelled_job_is_revived_by_the_command_and_not_by_a_watcher(
 def test_a_line_is_for_c_lora(home: Home, rex: Path) -> None:
     with pytest.raises(UsageError, match="--line is for c-lora"):
         request_training(home.open(), _wish(home, rex, line="pets"))
+
+
+def test_a_line_is_of_one_method(home: Home, rex: Path, tmp_path: Path) -> None:
+    line = ("--line", "pets", "--class", "dog", "--steps", "2")
+    assert home.run("train", rex, "--method", "sequential", *line) == 0
+    tom = photos(tmp_path / "tom", 2, 32, 1)
+    with pytest.raises(UsageError, match="'pets' is of method sequential, not c-lora"):
+        request_training(home.open(), _wish(home, tom, method="c-lora", line="pets", name="tom"))
+
+
+def test_ewc_keeps_its_statistics_with_the_line(home: Home, rex: Path, tmp_path: Path) -> None:
+    line = ("--method", "ewc", "--line", "pets", "--class", "dog", "--steps", "2")
+    assert home.run("train", rex, *line) == 0
+    assert home.run("train", photos(tmp_path / "tom", 2, 32, 1), *line) == 0
+    first, second = home.adapters()
+    assert second.continued_from == first.digest
+    store = home.open().registry.store
+    both = [load_file(store.statistics_path(adapter.digest)) for adapter in (first, second)]
+    assert both[0].keys() == both[1].keys()
+    assert len(both[0]) == second.modules
+    # The second task's are those of both.
+    assert all((both[1][key] >= both[0][key]).all() for key in both[0])
+    store.statistics_path(second.digest).unlink()
+    last = home.start("train", photos(tmp_path / "ann", 2, 32, 2), *line)
+    assert last.wait() == 5
+    assert "statistics of the line's earlier tasks are missing" in home.told(last)
+
+
+def test_orthogonal_adapters_get_columns_of_their_own(home: Home, rex: Path) -> None:
+    ws = home.open()
+    wish = _wish(home, rex, method="orthogonal", settings={"steps": 4, "rank": 3})
+    one = request_training(ws, wish)
+    two = request_training(ws, dataclasses.replace(wish, name="rexy"))
+    assert [job.request["spec"]["first_column"] for job in (one, two)] == [0, 3]
+    jobs.cancel(ws.registry.db, one.id)
+    again = request_training(ws, wish)
+    assert (again.id, again.state) == (one.id, "queued")
+    assert again.request["spec"] == one.request["spec"]
+    assert training_cautions(ws, two) == training_cautions(ws, one)
+    for name in ("a", "b", "c", "d"):
+        last = request_training(
+            ws, dataclasses.replace(wish, name=name, settings={"steps": 4, "rank": 3})
+        )
+    assert last.request["spec"]["first_column"] == 15
+    (caution,) = set(training_cautions(ws, last)) - set(training_cautions(ws, one))
+    assert "the 16 columns of" in caution
 
 
 def test_a_base_that_changed_since_is_refused(home: Home, rex: Path) -> None:

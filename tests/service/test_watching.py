@@ -11,8 +11,9 @@ import pytest
 from adreg.domain import Job
 from adreg.errors import UsageError
 from adreg.registry import scores
+from adreg.service.subjects import class_word_of, kind_of
 from adreg.service.supervisor import run_next
-from adreg.service.watching import Watcher, WatchRules, class_word_of, kind_of, request_folder
+from adreg.service.watching import Watcher, WatchRules, request_folder
 from tests.score.models import dinov2_folder
 from tests.service.processes import Home, until
 from tests.tiny import photos
@@ -78,7 +79,7 @@ def test_what_is_trained_is_scored(home: Home, root: Path, tmp_path: Path) -> No
     assert home.run("watch", root, "--once", *scorers, *FEW) == 0
     (adapter,) = home.adapters()
     measured = {score.name: score for score in scores.of(home.open().registry.db, adapter.digest)}
-    assert set(measured) == {"kps/1", "text-alignment/1", "identity/1"}
+    assert set(measured) == {"kps/1", "text-alignment/1", "identity/1", "pres/1", "div/1"}
     assert measured["identity/1"].details["photos"] == {"<rex>": 2}
     assert measured["identity/1"].scorer != measured["kps/1"].scorer
     assert [job.state for job in home.jobs("score")] == ["done"]

@@ -105,9 +105,9 @@ def test_a_subject(store: Store, source: Path, tmp_path: Path) -> None:
     assert leftovers(store) == []
 
 
-@pytest.mark.parametrize("name", ["../x.png", "a/b.png", "/x.png", "..", ""])
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/x.png", "..", "", "a//b.png"])
 def test_image_names_stay_inside(store: Store, source: Path, name: str) -> None:
-    with pytest.raises(ArtifactError, match="no bare file name"):
+    with pytest.raises(ArtifactError, match="leads elsewhere"):
         store.add_subject({name: source}, tree_digest)
     assert leftovers(store) == []
 

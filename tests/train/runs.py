@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from adreg.domain import Base
+from adreg.train.images import open_image
+from adreg.train.photos import Photo
 from adreg.train.spec import TrainSpec, make_spec
-from adreg.train.subject import open_image, read_subject
+from adreg.train.subject import read_subject
 from tests import tiny
 
 
@@ -25,9 +25,9 @@ def base_of(pipe: Any, prediction_type: str = "epsilon") -> Base:
     )
 
 
-def images(folder: Path, count: int = 3, seed: int = 0) -> list[Image.Image]:
+def images(folder: Path, count: int = 3, seed: int = 0) -> list[Photo]:
     tiny.photos(folder, count, seed=seed)
-    return [open_image(folder / name) for name in read_subject(folder).images]
+    return [Photo(open_image(folder / name)) for name in read_subject(folder).images]
 
 
 def small_spec(method: str = "lora", **settings: Any) -> TrainSpec:

@@ -58,7 +58,7 @@ class StopAfter:
         return self.left <= 0
 
 
-@pytest.mark.parametrize("method", ["lora", "cat", "c-lora"])
+@pytest.mark.parametrize("method", ["lora", "cat", "c-lora", "orthogonal"])
 def test_the_subject_is_learnt(method: str, photos: list[Any], tmp_path: Path) -> None:
     """On one image, the loss with the trigger falls below the start by a clear margin."""
     told: list[dict[str, float]] = []
@@ -93,7 +93,14 @@ def test_every_step_is_told_with_its_terms(photos: list[Any], tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("method", "chosen"),
-    [("lora", attention_modules), ("cat", attention_modules), ("c-lora", cross_kv)],
+    [
+        ("lora", attention_modules),
+        ("cat", attention_modules),
+        ("c-lora", cross_kv),
+        ("sequential", cross_kv),
+        ("ewc", cross_kv),
+        ("orthogonal", attention_modules),
+    ],
 )
 def test_all_that_should_move_moves_and_nothing_else(
     method: str, chosen: Any, photos: list[Any], tmp_path: Path
@@ -145,6 +152,28 @@ def test_a_run_can_be_repeated_bit_for_bit(photos: list[Any], tmp_path: Path) ->
     other = run(small_spec("cat", seed=1), photos, tmp_path / "three")
     key = next(iter(one.weights.factors))
     assert not torch.equal(other.weights.factors[key].up, one.weights.factors[key].up)
+
+
+def test_the_result_is_the_running_average(photos: list[Any], tmp_path: Path) -> None:
+    """After n steps the decay is (1 + n - 1) / (10 + n - 1), at most the one that is asked for."""
+    passed = [
+        run(small_spec(steps=n), photos, tmp_path / f"{n}").weights.tokens["<rex>"]
+        for n in (1, 2, 3)
+    ]
+    expected = passed[0]
+    for decay, token in zip((2 / 11, 0.2), passed[1:], strict=True):
+        expected = decay * expected + (1 - decay) * token
+    averaged = run(small_spec(steps=3, ema=0.2), photos, tmp_path / "ema").weights
+    torch.testing.assert_close(averaged.tokens["<rex>"], expected)
+    assert not torch.allclose(expected, passed[-1])
+
+
+def test_a_stopped_run_goes_on_with_its_average(photos: list[Any], tmp_path: Path) -> None:
+    spec = small_spec(ema=0.5)
+    whole = run(spec, photos, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(spec, photos, tmp_path / "part", should_stop=StopAfter(3))
+    assert_equal(run(spec, photos, tmp_path / "part").weights, whole.weights)
 
 
 @pytest.mark.parametrize("method", ["lora", "cat", "c-lora"])

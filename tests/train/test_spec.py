@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adreg.domain import LINE_METHODS
 from adreg.errors import UsageError
+from adreg.train.defaults import POCKET
 from adreg.train.prompts import training_prompts
 from adreg.train.spec import TrainSpec, make_spec
 
@@ -16,7 +18,7 @@ WORDS: dict[str, Any] = {"trigger": "<rex>", "class_word": "dog"}
 
 
 @pytest.mark.parametrize("family", ["pocket", "sd1", "width-32"])
-@pytest.mark.parametrize("method", ["lora", "cat", "c-lora"])
+@pytest.mark.parametrize("method", [*POCKET])
 def test_defaults_survive_json(method: str, family: str) -> None:
     spec = make_spec(method, family, **WORDS)
     again = TrainSpec.from_json(json.loads(json.dumps(spec.to_json())))
@@ -55,16 +57,42 @@ def test_a_wrong_field_is_named(field: str, value: Any) -> None:
         make_spec("cat", "pocket", **{**WORDS, field: value})
 
 
-def test_a_weight_of_another_method_is_refused() -> None:
-    with pytest.raises(UsageError, match="cat_weight"):
-        make_spec("lora", "pocket", **WORDS, cat_weight=1.0)
-    with pytest.raises(UsageError, match="penalty_weight"):
-        make_spec("cat", "pocket", **WORDS, penalty_weight=1.0)
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("lora", "cat_weight", 1.0),
+        ("cat", "penalty_weight", 1.0),
+        ("sequential", "penalty_weight", 1.0),
+        ("lora", "cat_prompts", "other"),
+        ("ewc", "cat_every", 2),
+        ("ewc", "penalty", "features"),
+        ("lora", "first_column", 4),
+        # What would have no effect there.
+        ("c-lora", "cat_every", 2),
+    ],
+)
+def test_a_field_that_the_method_does_not_read_is_refused(
+    method: str, field: str, value: Any
+) -> None:
+    with pytest.raises(UsageError, match=f"{field}|cat_weight"):
+        make_spec(method, "pocket", **{**WORDS, field: value})
+
+
+def test_the_penalty_chooses_its_weight() -> None:
+    usual = make_spec("c-lora", "sd1", **WORDS)
+    features = make_spec("c-lora", "sd1", **WORDS, penalty="features")
+    assert (usual.penalty, usual.penalty_weight) == ("weights", 1e8)
+    assert 0 < features.penalty_weight < 1e3
+    assert make_spec("c-lora", "sd1", **WORDS, penalty="null-space").penalty_weight == 0
+    with pytest.raises(UsageError, match="penalty_weight cannot be"):
+        make_spec("c-lora", "sd1", **WORDS, penalty="null-space", penalty_weight=1.0)
+    with pytest.raises(UsageError, match="penalty cannot be 'hard'"):
+        make_spec("c-lora", "sd1", **WORDS, penalty="hard")
 
 
 def test_unknown_method_and_broken_json_are_refused() -> None:
-    with pytest.raises(UsageError, match="dreambooth"):
-        make_spec("dreambooth", "pocket", **WORDS)
+    with pytest.raises(UsageError, match="dreamhouse"):
+        make_spec("dreamhouse", "pocket", **WORDS)
     content = make_spec("lora", "pocket", **WORDS).to_json()
     with pytest.raises(UsageError, match="rank is missing"):
         TrainSpec.from_json({key: value for key, value in content.items() if key != "rank"})
@@ -74,13 +102,16 @@ def test_unknown_method_and_broken_json_are_refused() -> None:
         TrainSpec.from_json({**content, "version": 2})
 
 
-@given(st.sampled_from(["lora", "cat", "c-lora"]), st.sampled_from(["object", "person", "style"]))
+@given(
+    st.sampled_from(["lora", "cat", "orthogonal", *LINE_METHODS]),
+    st.sampled_from(["object", "person", "style"]),
+)
 def test_every_prompt_holds_the_trigger_once(method: str, kind: Any) -> None:
     prompts = training_prompts(make_spec(method, "pocket", kind=kind, **WORDS))
     assert len(set(prompts)) == len(prompts) >= 3
     assert all(prompt.count("<rex>") == 1 for prompt in prompts)
-    # C-LoRA trains without the class noun, the others with it.
-    assert all(("dog" in prompt) == (method != "c-lora") for prompt in prompts)
+    # Lines are trained without the class noun, the others with it.
+    assert all(("dog" in prompt) == (method not in LINE_METHODS) for prompt in prompts)
 
 
 def test_article_fits_the_class_word() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from adreg.errors import ArtifactError, NotFoundError
-from adreg.train.subject import open_image, read_subject
+from adreg.train.images import open_image
+from adreg.train.subject import read_subject
+from adreg.train.subject_file import told_concept
 from tests import tiny
 
 
@@ -97,3 +100,103 @@ def test_real_photographs_are_read(subject: str) -> None:
     found = read_subject(folder)
     assert len(found.images) >= 4
     assert not found.set_aside
+
+
+def test_kohyas_folders_with_captions_and_masks(tmp_path: Path) -> None:
+    """`<repeats>_<trigger> <class>` folders, captions beside images, masks in two places."""
+    ten, five = tmp_path / "10_sks dog", tmp_path / "5_sks dog"
+    tiny.photos(ten, 2)
+    tiny.photos(five, 1)
+    tiny.photos(tmp_path / "not counted", 1)
+    (ten / "00.txt").write_text("a photo of sks dog\nsks dog asleep\n")
+    (ten / "01.caption").write_text("on grass")
+    (five / "00.txt").write_text("\n")
+    (five / "other.txt").write_text("of no image")
+    (ten / "mask").mkdir()
+    Image.new("L", (80, 88), 255).save(ten / "mask" / "00.png")
+    Image.new("L", (40, 44), 255).save(five / "00.mask.png")
+    Image.new("L", (40, 44), 255).save(five / "gone.mask.png")
+    found = read_subject(tmp_path)
+    assert found.images == ("10_sks dog/00.png", "10_sks dog/01.png", "5_sks dog/00.png")
+    assert found.sizes["5_sks dog/00.png"] == (80, 88)
+    assert found.notes.captions == {
+        "10_sks dog/00.png": ("a photo of sks dog", "sks dog asleep"),
+        "10_sks dog/01.png": ("on grass",),
+    }
+    assert found.notes.repeats == {"10_sks dog/00.png": 2, "10_sks dog/01.png": 2}
+    assert found.notes.masks == {
+        "10_sks dog/00.png": "10_sks dog/mask/00.png",
+        "5_sks dog/00.png": "5_sks dog/00.mask.png",
+    }
+    assert found.notes.names == ("sks",)
+    assert found.set_aside == {
+        "5_sks dog/00.txt": "no caption in it",
+        "5_sks dog/other.txt": "no PNG, JPEG or WEBP file",
+        "5_sks dog/gone.mask.png": "a mask without its image",
+    }
+    assert found.files == [
+        "10_sks dog/00.png",
+        "10_sks dog/01.png",
+        "10_sks dog/mask/00.png",
+        "5_sks dog/00.mask.png",
+        "5_sks dog/00.png",
+    ]
+
+
+def test_images_alone_have_nothing_to_note(tmp_path: Path) -> None:
+    folder = tiny.photos(tmp_path / "10_sks dog", 2)
+    (folder / "subject.toml").write_text('class = "dog"\nkind = "object"\n')
+    found = read_subject(folder)
+    assert not found.notes.said()
+    assert not found.set_aside
+    assert found.files == list(found.images)
+
+
+def test_subject_toml_chooses_templates_and_masks(tmp_path: Path) -> None:
+    folder = tiny.photos(tmp_path / "rex", 2)
+    (folder / "00.txt").write_text("a dog")
+    Image.new("L", (80, 88), 255).save(folder / "00.mask.png")
+    (folder / "subject.toml").write_text(
+        'captions = "templates"\nmasks = "none"\ntemplates = ["art of {trigger} {class}"]\n'
+    )
+    notes = read_subject(folder).notes
+    assert (notes.captions, notes.masks) == ({}, {})
+    assert notes.templates == ("art of {trigger} {class}",)
+
+
+def test_the_alpha_channel_is_a_mask_where_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tiny.photos(tmp_path / "rex", 1)
+    for name, alpha in (("half", 128), ("none", 0)):
+        Image.new("RGBA", (8, 8), (9, 9, 9, alpha)).save(folder / f"{name}.png")
+    assert not read_subject(folder).notes.said()
+    (folder / "subject.toml").write_text('masks = "alpha"\n')
+    found = read_subject(folder)
+    assert found.images == ("00.png", "half.png")
+    assert found.notes.masks == {"half.png": "half.png"}
+    assert "hides" in found.set_aside["none.png"]
+
+
+def test_a_mask_that_cannot_be_used_is_set_aside(tmp_path: Path) -> None:
+    folder = tiny.photos(tmp_path / "rex", 2)
+    Image.new("L", (80, 80), 255).save(folder / "00.mask.png")
+    Image.new("L", (80, 88), 0).save(folder / "01.mask.png")
+    found = read_subject(folder)
+    assert found.images == ("00.png", "01.png")
+    assert found.notes.masks == {}
+    assert "shape" in found.set_aside["00.mask.png"]
+    assert "hides" in found.set_aside["01.mask.png"]
+
+
+def test_real_photographs_in_kohyas_folders(tmp_path: Path) -> None:
+    shared = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "subjects"
+    if not shared.is_dir():
+        pytest.skip("the shared photographs are not on this machine")
+    ten = shutil.copytree(shared / "dog6", tmp_path / "img" / "10_sks dog")
+    three = shutil.copytree(shared / "dog6", tmp_path / "img" / "3_sks dog")
+    (ten / "00.txt").write_text("photo of a sks dog, looking up")
+    found = read_subject(tmp_path / "img")
+    assert len(found.images) == len(list(ten.glob("*.jpg"))) + len(list(three.glob("*.jpg")))
+    assert {found.notes.repeats[name] for name in found.images} == {3, 10}
+    assert all(min(size) > 500 for size in found.sizes.values())
+    told = told_concept(tmp_path / "img")
+    assert (told.name, told.class_word) == ("sks", "dog")

@@ -1,0 +1,77 @@
+"""A user's folder of images becomes a stored subject: copied whole, known by its content."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adreg.domain import Subject, SubjectKind, slug
+from adreg.service.workspace import Workspace
+from adreg.store.digest import sha256_json, tree_digest
+from adreg.train.notes import NOTES_FILE
+from adreg.train.subject import read_subject
+from adreg.train.subject_file import told_concept
+
+_TRAILING_NUMBER = re.compile(r"[\s_-]*\d+$")
+# What a thing of that kind is called, where nobody says: words that bases know.
+_USUAL_WORDS: dict[SubjectKind, str] = {"person": "person", "style": "picture"}
+
+
+def take_in(
+    ws: Workspace, folder: Path, *, name: str, class_word: str, kind: SubjectKind
+) -> Subject:
+    """Copies images, masks and what was read of captions and repeats into the store.
+
+    Images and nothing else have the digest they always had. Raises what `read_subject` raises.
+    """
+    found = read_subject(folder)
+
+    def digest(copies: Path) -> str:
+        return sha256_json([tree_digest(copies), class_word, kind])
+
+    notes = {NOTES_FILE: found.notes.to_text()} if found.notes.said() else {}
+    files = {file: folder / file for file in found.files}
+    named, path = ws.registry.store.add_subject(files, digest, notes)
+    return Subject(
+        digest=named,
+        name=name,
+        class_word=class_word,
+        kind=kind,
+        path=path,
+        images=tuple(sorted(found.images)),
+        source=folder.name,
+        set_aside=found.set_aside,
+    )
+
+
+def class_word_of(folder: Path, kind: SubjectKind | None = None) -> str:
+    """The class word of a subject folder; `kind` where it is not the folder that says it.
+
+    `class` in its subject.toml, else what its name, or folders in it, tell by the convention
+    `<repeats>_<trigger> <class>`, else the kind's usual word, else its name: `dog6` and `dog-2` are
+    dogs, `duck_toy` a duck toy. Raises UsageError for a subject.toml that says something else.
+    """
+    told = told_concept(folder)
+    usual = _USUAL_WORDS.get(kind or told.kind or "object")
+    return told.class_word or usual or _class_of(folder.name)
+
+
+def kind_of(folder: Path) -> SubjectKind:
+    """The kind of a subject: `kind` in its subject.toml, else an object.
+
+    Raises UsageError for a subject.toml that says something else.
+    """
+    return told_concept(folder).kind or "object"
+
+
+def name_of(folder: Path) -> str:
+    """What its adapter is to be called: `name` in subject.toml, kohya's trigger, or the folder's.
+
+    Raises UsageError for a subject.toml that says something else.
+    """
+    return slug(told_concept(folder).name or folder.resolve().name)
+
+
+def _class_of(name: str) -> str:
+    words = _TRAILING_NUMBER.sub("", name).replace("_", " ").replace("-", " ")
+    return " ".join(words.split()).casefold() or slug(name)

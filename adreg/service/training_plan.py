@@ -1,0 +1,174 @@
+"""`adreg train --dry-run`: what would be trained, from files and configs alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from adreg.bases.memory import to_train
+from adreg.bases.parts import parts_of
+from adreg.domain import NAMELESS_METHODS, Base, Json, readable_size
+from adreg.service.cautions import class_word_caution, photo_caution
+from adreg.service.training import TrainingWish, spec_of
+from adreg.service.workspace import Workspace
+from adreg.train.buckets import Grid, Size, frame_sizes, grid_of, nearest_size
+from adreg.train.cost import most_at_once, passes
+from adreg.train.photos import concept_of
+from adreg.train.prompts import prompts_of, training_prompts
+from adreg.train.spec import TrainSpec
+from adreg.train.subject import SubjectImages, read_subject
+
+_SHOWN = 5
+# As adreg/diffusion/modules.py picks them, which needs torch.
+_UNET = re.compile(r"unet\.")
+_KEYS_AND_VALUES = re.compile(r"unet\..*\.attn2\.to_[kv]$")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run that nothing has been written for yet."""
+
+    wish: TrainingWish
+    spec: TrainSpec
+    base: Base
+    subject: SubjectImages
+    grid: Grid
+    stored: Path
+
+    def to_json(self) -> Json:
+        """The keys of docs/json.md, "training plan"."""
+        count = passes(self.spec)
+        return {
+            "name": self.wish.name,
+            "trigger": self.spec.trigger,
+            "class": self.spec.class_word,
+            "kind": self.spec.kind,
+            "base": self.base.name,
+            "spec": self.spec.essence(),
+            "images": self._images(),
+            "buckets": self._buckets(),
+            "set_aside": dict(self.subject.set_aside),
+            "prompts": training_prompts(self.spec),
+            "steps": self.spec.steps,
+            "passes": {"learning": count.learning, "still": count.still},
+            "memory": self._memory(),
+            "stored": str(self.stored),
+            "warnings": self._warnings(),
+        }
+
+    def lines(self) -> list[str]:
+        """The plan as people read it."""
+        told = self.to_json()
+        return [
+            f"{told['name']}: {told['trigger']}, {told['class']} ({told['kind']}),"
+            f" method {self.spec.method} on {told['base']}",
+            *_image_lines(told["images"], told["set_aside"]),
+            *(_bucket_line(bucket) for bucket in told["buckets"]),
+            *_prompt_lines(told["images"], told["prompts"]),
+            f"steps: {told['steps']}, each {told['passes']['learning']:g} images through the UNet"
+            f" and back, {told['passes']['still']:g} through it alone",
+            f"memory: {readable_size(told['memory'])}, about, on the CPU",
+            f"goes to: {told['stored']}",
+            *(f"warning: {warning}" for warning in told["warnings"]),
+        ]
+
+    def _images(self) -> list[Json]:
+        notes, concept = self.subject.notes, concept_of(self.spec)
+        named = self.spec.method not in NAMELESS_METHODS
+        return [
+            {
+                "file": name,
+                "size": list(self.subject.sizes[name]),
+                "bucket": list(self._bucket_of(name)),
+                "repeats": notes.repeats.get(name, 1),
+                "mask": notes.masks.get(name),
+                "prompts": list(prompts_of(notes, name, concept, named=named)),
+            }
+            for name in self.subject.images
+        ]
+
+    def _buckets(self) -> list[Json]:
+        held = Counter(map(self._bucket_of, self.subject.images))
+        views = self.spec.crops * (2 if self.spec.flip else 1)
+        return [
+            {"size": list(size), "images": held[size], "views": held[size] * views}
+            for size in sorted(held)
+        ]
+
+    def _bucket_of(self, image: str) -> Size:
+        sizes = frame_sizes(self.grid, self.spec.resolution, buckets=self.spec.buckets)
+        return nearest_size(self.subject.sizes[image], sizes)
+
+    def _warnings(self) -> list[str]:
+        files = [self.wish.folder / name for name in self.subject.images]
+        told = (
+            class_word_caution(self.base, self.spec.class_word),
+            photo_caution(self.base, files),
+        )
+        return [warning for warning in told if warning is not None]
+
+    def _memory(self) -> int:
+        parameters = sum(part.parameters for part in parts_of(self.base.path).values())
+        share = ((self.spec.resolution or self.grid.side) / self.grid.side) ** 2
+        predictions = most_at_once(self.spec) * share
+        return to_train(
+            self.base.path,
+            parameters,
+            rank=self.spec.rank,
+            predictions=predictions,
+            whole=self._whole(),
+        )
+
+    def _whole(self) -> int:
+        """Entries of the whole weights that learn."""
+        chosen = _KEYS_AND_VALUES if self.spec.method == "custom-diffusion" else _UNET
+        shapes = [shape for key, shape in self.base.modules.items() if chosen.match(key)]
+        return sum(map(prod, shapes)) if self.spec.full else 0
+
+
+def plan_training(ws: Workspace, wish: TrainingWish) -> TrainingPlan:
+    """Reads the folder and the base's configs; writes nothing and queues nothing.
+
+    Raises what `request_training` raises before it looks for the name.
+    """
+    base = ws.base(wish.base)
+    spec = spec_of(wish, base)
+    return TrainingPlan(
+        wish=wish,
+        spec=spec,
+        base=base,
+        subject=read_subject(wish.folder),
+        grid=grid_of(base.path),
+        stored=ws.registry.store.root / "adapters",
+    )
+
+
+def _image_lines(images: list[Json], set_aside: Json) -> list[str]:
+    sizes = Counter(f"{width} x {height}" for width, height in (i["size"] for i in images))
+    kinds = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(_SHOWN))
+    more = f" and {len(sizes) - _SHOWN} sizes more" if len(sizes) > _SHOWN else ""
+    masks = sum(image["mask"] is not None for image in images)
+    masked = f", {masks} with a mask" if masks else ""
+    return [
+        f"images: {len(images)} ({kinds}{more}){masked}",
+        *(f"set aside: {name}: {why}" for name, why in set_aside.items()),
+    ]
+
+
+def _bucket_line(bucket: Json) -> str:
+    width, height = bucket["size"]
+    return f"trained at: {width} x {height}: {bucket['images']} images, {bucket['views']} views"
+
+
+def _prompt_lines(images: list[Json], usual: list[str]) -> list[str]:
+    """The prompts of images with their own, the first few; and those of all others."""
+    own = [(i["file"], prompt) for i in images for prompt in i["prompts"]]
+    lines = [f"prompt of {file}: {prompt}" for file, prompt in own[:_SHOWN]]
+    if len(own) > _SHOWN:
+        lines.append(f"prompts: {len(own) - _SHOWN} more of images")
+    if not all(image["prompts"] for image in images):
+        lines += [f"prompt: {prompt}" for prompt in usual]
+    return lines

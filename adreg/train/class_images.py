@@ -1,0 +1,55 @@
+"""Class images: what the base makes of a subject's class, for prior preservation. Torch-free.
+
+Made once for a base and a class: the same key is the same pictures, whichever subject asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adreg.domain import Json
+from adreg.store.digest import sha256_json
+from adreg.train.prompts import class_prompt
+from adreg.train.spec import TrainSpec
+
+_STEPS = 25
+_GUIDANCE = {"pocket": 3.0}
+_USUAL_GUIDANCE = 7.5
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """`count` pictures of one prompt by the base of that digest, with seeds from `seed` on."""
+
+    base: str
+    prompt: str
+    count: int
+    steps: int
+    guidance: float
+    seed: int
+
+    def key(self) -> str:
+        """SHA-256 of everything that decides the pictures."""
+        return sha256_json(asdict(self))
+
+    def names(self) -> list[str]:
+        """Their file names, in the order of the seeds."""
+        return [f"{number:05}.png" for number in range(self.count)]
+
+    def to_json(self) -> Json:
+        """Plain JSON; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ClassImages:
+        return cls(**content)
+
+
+def class_images(spec: TrainSpec, base: str, family: str) -> ClassImages | None:
+    """The class images of a run on the base of that digest; None where it needs none."""
+    if not spec.prior_images:
+        return None
+    guidance = _GUIDANCE.get(family, _USUAL_GUIDANCE)
+    return ClassImages(base, class_prompt(spec), spec.prior_images, _STEPS, guidance, seed=0)
