@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ class Passes:
             self.still += len(args[0])
 
 
-def ours(base: Base, method: str, every: int = 1) -> tuple[Step, Passes]:
+def ours(base: Base, stack: ExitStack, method: str, every: int = 1) -> tuple[Step, Passes]:
     """A step of the loop (adreg/train/loop.py) without its saving and telling."""
     settings = {"cat_every": every} if method == "cat" else {}
     spec = make_spec(
@@ -76,8 +77,8 @@ def ours(base: Base, method: str, every: int = 1) -> tuple[Step, Passes]:
     )
     pipe = load_pipeline(base.path)
     pipe.unet.to(memory_format=torch.channels_last)
-    context = learning(pipe, attention_modules(base.modules), RANK, "<rex>", "dog")
-    learner = context.__enter__()  # for as long as the program runs
+    modules = attention_modules(base.modules)
+    learner = stack.enter_context(learning(pipe, modules, RANK, "<rex>", "dog"))
     METHODS[method].start(learner, base, spec)
     batches = Batches(
         pipe, [Photo(image) for image in IMAGES], training_prompts(spec), base.prediction_type
@@ -138,13 +139,13 @@ def _counted(pipe: Any) -> Passes:
     return passes
 
 
-def measure(steps: int) -> dict[str, Any]:
+def measure(steps: int, stack: ExitStack) -> dict[str, Any]:
     base = find_base(str(BASE_DIR))
     variants = {
-        "lora": ours(base, "lora"),
-        "cat": ours(base, "cat"),
-        "cat_every_2": ours(base, "cat", 2),
-        "cat_every_3": ours(base, "cat", 3),
+        "lora": ours(base, stack, "lora"),
+        "cat": ours(base, stack, "cat"),
+        "cat_every_2": ours(base, stack, "cat", 2),
+        "cat_every_3": ours(base, stack, "cat", 3),
         "diffusers_example": theirs(base),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -182,7 +183,8 @@ def _median_of_sixes(seconds: list[float]) -> float:
 def main() -> None:
     asked = sys.argv[1:]
     steps = int(asked[asked.index("--steps") + 1]) if "--steps" in asked else STEPS
-    found = measure(steps)
+    with ExitStack() as stack:
+        found = measure(steps, stack)
     if "--json" in asked:
         print(json.dumps(found, indent=2))
         return

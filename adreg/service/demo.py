@@ -96,7 +96,7 @@ def _score(demo: Demo, ws: Workspace, learnt: Sequence[Adapter]) -> None:
 def _merge(demo: Demo, ws: Workspace, learnt: Sequence[Adapter]) -> None:
     names = [str(adapter.name) for adapter in learnt]
     with demo.stage("merge", " ".join(names)):
-        recipe, base = merging.make_recipe(ws, names, "loraclr")
+        recipe, base = merging.make_recipe(ws, names, "loraclr", refine_steps=demo.effort.refine)
         run_now(ws, merging.request_merge(ws, recipe, base, CHECKPOINT), demo.tick)
 
 

@@ -165,7 +165,8 @@ def test_loraclr_is_the_default_and_prints_its_plan(cli: Cli, rex: Json, tom: Js
     assert plan["peak_bytes"] > 0
     assert "peak memory" in cli.ok("merge", "rex", "tom", "--dry-run").out
     assert not any(c["method"] == "loraclr" for c in cli.json("list", "--checkpoints"))
-    made = cli.json("merge", "rex", "tom")
+    assert "refine" in [operation["name"] for operation in plan["operations"]]
+    made = cli.json("merge", "rex", "tom", "--refine", "2")
     assert (made["name"], made["method"]) == ("rex-tom", "loraclr")
     assert made["report"]["verified"]["modules"] == made["report"]["modules"]
 
@@ -246,7 +247,7 @@ def refusals() -> list[Any]:
         (3, "train gone --class dog", "gone"),
         (5, "train empty --class dog", "empty"),
         (5, "train torn --class dog", "torn.png"),
-        (2, "train rex1 --class dog --method dreambooth", "dreambooth"),
+        (2, "train rex1 --class dog --method hypernetwork", "hypernetwork"),
         (2, "train rex1 --class dog --rank 9999 --name new", "rank"),
         (2, "train rex1 --class dog --kind animal", "animal"),
         (2, "train rex1 --class dog --method lora --line l --name new", "--line"),

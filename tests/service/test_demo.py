@@ -33,6 +33,7 @@ LITTLE = Effort(
     photos=2,
     training={"steps": 2, "rank": 2},
     score=ScoreSpec(prompts=1, concept_prompts=1, steps=2, guidance=1.0, samples=0),
+    refine=1,
     places=("", " on grass"),
     seeds=(0, 1),
     steps=2,
