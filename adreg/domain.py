@@ -21,6 +21,8 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 LINE_METHODS = ("c-lora", "sequential", "ewc")
 # Textual Inversion's token takes the place of the noun.
 NAMELESS_METHODS = (*LINE_METHODS, "textual-inversion")
+# What can teach one adapter several concepts at once.
+JOINT_METHODS = ("lora", "cat")
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

@@ -92,6 +92,7 @@ def show(
 ) -> None:
     """Show everything known about one adapter or checkpoint."""
     from adreg.registry import scores, sources
+    from adreg.service.samples import samples_of
 
     ws = open_workspace()
     artefact = ws.registry.artefact(name)
@@ -107,6 +108,8 @@ def show(
         }
         for preview in scores.previews_of(ws.registry.db, artefact.digest)
     ]
+    if isinstance(artefact, Adapter):
+        view["samples"] = samples_of(ws, artefact)
     if as_json:
         print_json(view)
     else:
@@ -177,7 +180,8 @@ def _show_one(view: Json) -> None:
     plain = {
         key: value
         for key, value in view.items()
-        if key not in ("concepts", "scores", "score_details", "recipe", "spec", "previews")
+        if key
+        not in ("concepts", "scores", "score_details", "recipe", "spec", "previews", "samples")
     }
     print_table(str(view["name"]), ["what", "value"], [[k, _cell(v)] for k, v in plain.items()])
     for key in ("recipe", "spec"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -122,6 +123,35 @@ MinSnr = Annotated[
 NoiseOffset = Annotated[
     float | None,
     typer.Option(help="Shift the noise of whole channels, to learn dark and light.", min=0),
+]
+Accumulate = Annotated[
+    int | None,
+    typer.Option(help="In how many parts a step's batch is done: less memory, slower.", min=1),
+]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing", help="Compute again what else takes memory: slower, the same."
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Of the UNet: fp32, bf16 or fp16; else what suits the device."),
+]
+SampleEvery = Annotated[
+    int | None,
+    typer.Option(help="Make pictures every so many steps, from the same noise; kept.", min=0),
+]
+StopWhen = Annotated[
+    str | None,
+    typer.Option(
+        help='End the run early: "identity>0.9" (of the samples) or "loss<0.03" (its mean), looked'
+        " at as --sample-every says, else every 50 steps."
+    ),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", help="Write logs for TensorBoard into this folder."),
 ]
 CheckpointEvery = Annotated[
     int | None, typer.Option(help="Save the state every so many steps, to resume from.", min=1)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from adreg.domain import readable_size
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -78,18 +80,21 @@ def shown_progress() -> Iterator[Tick]:
 
 
 class _Lines:
-    """Says when a stage begins, for logs and pipes."""
+    """Says when a stage begins, and at each tenth of one that has figures; for logs and pipes."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[int, str]] = set()
+        self._seen: dict[tuple[int, str], int] = {}
 
     def tick(self, child: Child) -> None:
         for line in child.progress():
             stage = (child.job.id, line["stage"])
+            tenth = 10 * line["step"] // max(line["total"], 1)
             if stage not in self._seen:
-                self._seen.add(stage)
                 of = f" (of {line['total']})" if line["total"] > 1 else ""
                 notice(_label(child, line["stage"]) + of)
+            elif line["values"] and tenth > self._seen[stage]:
+                notice(f"{_label(child, line['stage'])} {_where(line)}")
+            self._seen[stage] = tenth
 
 
 class _Bars:
@@ -151,7 +156,20 @@ def _label(child: Child, stage: str) -> str:
 
 
 def _figures(values: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.3g}" for name, value in values.items())
+    return " ".join(_figure(name, value) for name, value in values.items())
+
+
+def _where(line: Mapping[str, Any]) -> str:
+    """A step as a line of its own: how far, how long still, and its figures."""
+    rate, left = line["values"].get("rate"), line["total"] - line["step"]
+    still = f", {left / rate:.0f} s left" if rate else ""
+    return f"{line['step']} of {line['total']}{still}: {_figures(line['values'])}"
+
+
+def _figure(name: str, value: float) -> str:
+    if name == "rate":
+        return f"{value:.3g} steps/s"
+    return readable_size(int(value)) if name == "memory" else f"{name} {value:.3g}"
 
 
 def _text(cell: object) -> str:

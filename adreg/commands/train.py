@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +12,25 @@ from adreg.commands.output import notice, print_json, say
 from adreg.commands.run import open_workspace, run_job
 from adreg.commands.views import adapter_view
 
+if TYPE_CHECKING:
+    from adreg.domain import Adapter, Json
+    from adreg.service.training import TrainingWish
+    from adreg.service.workspace import Workspace
+
 
 def train(
-    subject: Annotated[Path, typer.Argument(help="A folder of images of one thing.")],
+    subjects: Annotated[list[Path], typer.Argument(help="Folders of images, each of one thing.")],
     class_word: options.ClassWord = None,
     name: Annotated[
-        str | None, typer.Option(help="The adapter's name; its trigger is <name>.")
+        str | None,
+        typer.Option(
+            help="The adapter's name; its trigger is <name>, or with --joint those of its subjects."
+        ),
     ] = None,
+    joint: Annotated[
+        bool,
+        typer.Option("--joint", help="One adapter that learns all subjects, with lora or cat."),
+    ] = False,
     method: options.Method = None,
     base: options.Base = None,
     kind: Annotated[
@@ -44,6 +56,13 @@ def train(
     buckets: options.Buckets = False,
     min_snr: options.MinSnr = None,
     noise_offset: options.NoiseOffset = None,
+    accumulate: options.Accumulate = None,
+    gradient_checkpointing: options.GradientCheckpointing = False,
+    precision: options.Precision = None,
+    sample_every: options.SampleEvery = None,
+    stop_when: options.StopWhen = None,
+    identity_scorer: options.IdentityScorer = None,
+    tensorboard: options.TensorBoard = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")
     ] = False,
@@ -51,23 +70,20 @@ def train(
     no_wait: options.NoWait = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train an adapter on a folder of images; interrupted, the same command goes on."""
-    from adreg.registry import scores
-    from adreg.service.cautions import training_cautions
-    from adreg.service.subjects import class_word_of, kind_of, name_of
-    from adreg.service.training import TrainingWish, check_kind, request_training
+    """Train an adapter on a folder of images; interrupted, the same command goes on.
+
+    Several folders are trained one after the other, an adapter each.
+    """
     from adreg.service.training_plan import plan_training
+    from adreg.service.wishes import Common, wishes_of
 
     ws = open_workspace(device=device)
-    told_kind = kind_of(subject) if kind is None else check_kind(kind)
-    wish = TrainingWish(
-        folder=subject,
-        class_word=class_word_of(subject, told_kind) if class_word is None else class_word,
-        name=name_of(subject) if name is None else name,
+    common = Common(
         method=method or ws.settings.method,
         base=base or ws.settings.base,
-        kind=told_kind,
         line=line,
+        identity_scorer=identity_scorer,
+        tensorboard=tensorboard,
         settings={
             "steps": steps,
             "rank": rank,
@@ -88,25 +104,68 @@ def train(
             "buckets": buckets,
             "min_snr_gamma": min_snr,
             "noise_offset": noise_offset,
+            "accumulate": accumulate,
+            "gradient_checkpointing": gradient_checkpointing,
+            "precision": precision,
+            "sample_every": sample_every,
+            "stop_when": stop_when,
         },
     )
+    wishes = wishes_of(subjects, common, name=name, class_word=class_word, kind=kind, joint=joint)
+    if dry_run or len(wishes) > 1:
+        # What is wrong with the last folder is better known before the first is trained.
+        plans = [plan_training(ws, wish) for wish in wishes]
     if dry_run:
-        plan = plan_training(ws, wish)
-        print_json(plan.to_json()) if as_json else say("\n".join(plan.lines()))
+        if as_json:
+            _print([plan.to_json() for plan in plans])
+        else:
+            say("\n\n".join("\n".join(plan.lines()) for plan in plans))
         return
+    views = [_train(ws, wish, wait=not no_wait, quiet=as_json) for wish in wishes]
+    if as_json:
+        _print(views)
+
+
+def _print(views: list[Json]) -> None:
+    """One as it is, several as a list."""
+    print_json(views[0] if len(views) == 1 else views)
+
+
+def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Json:
+    """Trains one adapter; what --json prints of it."""
+    from adreg.registry import scores
+    from adreg.service.cautions import training_cautions
+    from adreg.service.subjects import subjects_of
+    from adreg.service.training import request_training
+
     job = request_training(ws, wish)
-    for image, reason in job.request["set_aside"].items():
-        notice(f"{subject / image} is set aside: {reason}")
+    for _, subject in subjects_of(job.request):
+        for image, reason in subject["set_aside"].items():
+            notice(f"{subject['source']}/{image} is set aside: {reason}")
     cautions = training_cautions(ws, job)
     for caution in cautions:
         notice(f"warning: {caution}")
-    result = run_job(ws, job, wait=not no_wait)
+    result = run_job(ws, job, wait=wait)
+    for note in result["notes"]:
+        notice(note)
     adapter = ws.registry.adapter(result["digest"])
-    if as_json:
-        measured = scores.of(ws.registry.db, adapter.digest)
-        print_json({**adapter_view(adapter, measured), "warnings": cautions, "job": job.id})
-        return
+    if not quiet:
+        _tell(adapter, result)
+    # Runs that ended before there were bounds to end at say nothing of it.
+    return {
+        **adapter_view(adapter, scores.of(ws.registry.db, adapter.digest)),
+        "steps": result["steps"],
+        "stopped": result.get("stopped"),
+        "warnings": cautions,
+        "job": job.id,
+    }
+
+
+def _tell(adapter: Adapter, result: Json) -> None:
+    triggers = " ".join(adapter.triggers)
     trigger, kind = adapter.concepts[-1].trigger, adapter.concepts[-1].kind
     shown = f"a dog in the style of {trigger}" if kind == "style" else f"a photo of {trigger}"
-    say(f"trained: {adapter.name}, trigger {trigger} ({adapter.method}, rank {adapter.rank})")
+    say(f"trained: {adapter.name}, trigger {triggers} ({adapter.method}, rank {adapter.rank})")
+    if result.get("stopped"):
+        say(f"stopped: after step {result['steps']}, for {result['stopped']}")
     say(f'try it:  adreg generate "{shown}" --adapters {adapter.name} --out x.png')

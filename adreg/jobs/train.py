@@ -17,12 +17,16 @@ from adreg.domain import Base, Json, Progress
 from adreg.formats.read import AdapterWeights, read_adapter
 from adreg.formats.write import write_adapter
 from adreg.jobs import stop
+from adreg.jobs.board import Board
 from adreg.jobs.class_images import make_class_images
 from adreg.jobs.curve import Curve
+from adreg.jobs.looks import Likeness, Looks
+from adreg.jobs.pace import Pace
+from adreg.score.features import ImageScorer
 from adreg.train.class_images import ClassImages
 from adreg.train.images import open_image
 from adreg.train.loop import train
-from adreg.train.photos import concept_of, load_photos
+from adreg.train.photos import Photo, joined, load_photos
 from adreg.train.spec import TrainSpec
 from adreg.train.statistics import read_statistics, write_statistics
 
@@ -36,8 +40,10 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     """Trains in `staging`, going on from a state an earlier attempt left there.
 
     inputs: base (path), base_name, subject (folder), images (names in it), spec, parent (path or
-    null), parent_digest, statistics (the parent's: path or null), line, device. Raises what reading
-    and `train` raise, Stopped among them.
+    null), parent_digest, statistics (the parent's: path or null), line, device; also (a joint run's
+    further subjects, [{subject, images}]), identity_scorer (folder, or null where likeness does not
+    end the run) and tensorboard (folder, or null). Raises what reading and `train` raise, Stopped
+    among them.
     """
     began = time.monotonic()
     # Tiny gradients of small models become denormal numbers, which CPUs are slow at.
@@ -45,22 +51,30 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     progress("loading", 0, 1)
     base = dataclasses.replace(find_base(inputs["base"]), name=inputs["base_name"])
     spec = TrainSpec.from_json(inputs["spec"])
-    pipe = load_pipeline(base.path, device=pick_device(inputs["device"]))
+    device = pick_device(inputs["device"])
+    pipe = load_pipeline(base.path, device=device)
     # Convolutions take a sixth less of a step on the CPU in this order.
     pipe.unet.to(memory_format=torch.channels_last)
-    curve = Curve(staging, progress)
+    pace = Pace(progress, device)
+    curve = Curve(staging, pace)
+    board = Board(Path(inputs["tensorboard"]), curve) if inputs["tensorboard"] else None
+    photos = _photos(inputs, spec)
+    looks = Looks(pipe, spec, staging, pace, board, _likeness(inputs, spec, photos, device))
     trained = train(
         pipe,
         base,
-        load_photos(Path(inputs["subject"]), inputs["images"], concept_of(spec), spec.method),
+        joined(photos, spec),
         spec,
         staging / "state",
         _parent(inputs, base),
         _statistics(inputs),
         _class_images(inputs, pipe, staging, progress),
-        progress=curve,
+        progress=board or curve,
         should_stop=stop.requested,
+        look=looks,
     )
+    if board is not None:
+        board.close()
     manifest = {
         **trained.weights.manifest,
         "line": inputs["line"],
@@ -76,13 +90,36 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
         made["statistics"] = STATISTICS
     return {
         **made,
-        "steps": spec.steps,
+        "steps": trained.steps,
+        "stopped": trained.stopped,
+        "samples": looks.kept(trained.steps),
         "seconds": time.monotonic() - began,
         "losses": trained.losses,
         "curve": curve.points(trained.losses),
         "resumed_from": trained.resumed_from,
         "notes": list(trained.notes),
     }
+
+
+def _photos(inputs: Json, spec: TrainSpec) -> list[list[Photo]]:
+    """The photos of each concept, in the spec's order."""
+    return [
+        load_photos(Path(of_one["subject"]), of_one["images"], concept, spec.method)
+        for of_one, concept in zip((inputs, *inputs["also"]), spec.concepts, strict=True)
+    ]
+
+
+def _likeness(
+    inputs: Json, spec: TrainSpec, photos: list[list[Photo]], device: torch.device
+) -> Likeness | None:
+    """What measures how alike the samples are, where the run may end by it."""
+    if inputs["identity_scorer"] is None:
+        return None
+    known = {
+        concept.trigger: [photo.image for photo in of_one]
+        for concept, of_one in zip(spec.concepts, photos, strict=True)
+    }
+    return Likeness(ImageScorer(Path(inputs["identity_scorer"]), device), known)
 
 
 def _parent(inputs: Json, base: Base) -> AdapterWeights | None:

@@ -199,6 +199,19 @@ def wants_name(db: Database, name: str) -> Job | None:
     return _job(row) if row else None
 
 
+def wants_trigger(db: Database, trigger: str, base_digest: str) -> Job | None:
+    """The live job that will teach a concept of that trigger to an adapter of that base."""
+    row = db.conn.execute(
+        "select * from jobs where state in ('queued', 'running') and kind='train'"
+        " and json_extract(request, '$.base_digest')=:base and"
+        " (json_extract(request, '$.spec.trigger')=:trigger collate nocase or exists"
+        " (select 1 from json_each(request, '$.spec.also') c"
+        " where json_extract(c.value, '$.trigger')=:trigger collate nocase))",
+        {"base": base_digest, "trigger": trigger},
+    ).fetchone()
+    return _job(row) if row else None
+
+
 def listing(db: Database, state: str | None = None, limit: int = -1) -> list[Job]:
     """Jobs, the newest first."""
     rows = db.conn.execute(

@@ -12,6 +12,7 @@ from adreg.bases.folder import POCKET
 from adreg.domain import Base, Job, Json
 from adreg.pocket.paint import SIZE
 from adreg.pocket.world import CLASSES, COLOURS, OPENINGS, PATTERN_WORDS
+from adreg.service.subjects import subjects_of
 from adreg.service.workspace import Workspace
 from adreg.store.staging import read_json
 
@@ -23,10 +24,15 @@ def training_cautions(ws: Workspace, job: Job) -> list[str]:
     """The warnings of a train job, from what was queued."""
     request = job.request
     base = ws.base_of(request["base_digest"], request["base"])
-    folder = ws.registry.store.subject_path(request["subject"])
+    words = [c["class_word"] for c in (request["spec"], *request["spec"].get("also", []))]
+    photos = [
+        ws.registry.store.subject_path(subject["subject"]) / name
+        for _, subject in subjects_of(request)
+        for name in subject["images"]
+    ]
     found = [
-        class_word_caution(base, request["spec"]["class_word"]),
-        photo_caution(base, [folder / name for name in request["images"]]),
+        *(class_word_caution(base, word) for word in dict.fromkeys(words)),
+        photo_caution(base, photos),
         columns_caution(base, request["spec"]),
     ]
     return [caution for caution in found if caution is not None]

@@ -15,6 +15,7 @@ from adreg.score.spec import score_spec
 from adreg.service.adding import check_fits
 from adreg.service.generating import base_ref_of
 from adreg.service.pictures import take_in
+from adreg.service.subjects import subjects_of
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 
@@ -139,10 +140,11 @@ def photos_of(ws: Workspace, adapter: Adapter) -> dict[str, list[str]]:
     for one in adapters.history(db, store, adapter)[::-1]:
         job = jobs.trained(db, one.digest)
         if job is not None:
-            folder = store.subject_path(job.request["subject"])
-            paths = [folder / name for name in job.request["images"]]
-            if all(path.is_file() for path in paths):
-                found.setdefault(job.request["spec"]["trigger"], [str(path) for path in paths])
+            for trigger, subject in subjects_of(job.request):
+                folder = store.subject_path(subject["subject"])
+                paths = [folder / name for name in subject["images"]]
+                if all(path.is_file() for path in paths):
+                    found.setdefault(trigger, [str(path) for path in paths])
     return {trigger: found[trigger] for trigger in adapter.triggers if trigger in found}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from adreg.domain import Subject, SubjectKind, slug
+from adreg.domain import Json, Subject, SubjectKind, slug
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json, tree_digest
 from adreg.train.notes import NOTES_FILE
@@ -42,6 +42,18 @@ def take_in(
         source=folder.name,
         set_aside=found.set_aside,
     )
+
+
+def subjects_of(request: Json) -> list[tuple[str, Json]]:
+    """The subjects of a train job's request, each with its trigger: several of a joint run.
+
+    Each has subject (digest), images, set_aside (image to reason) and source.
+    """
+    # Jobs that were queued before there were joint runs have no others.
+    concepts = [request["spec"], *request["spec"].get("also", [])]
+    subjects = [request, *request.get("also", [])]
+    triggers = [concept["trigger"] for concept in concepts]
+    return list(zip(triggers, subjects, strict=True))
 
 
 def class_word_of(folder: Path, kind: SubjectKind | None = None) -> str:

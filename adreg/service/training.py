@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from adreg.bases.find import reference
+from adreg.bases.scorers import find_again, find_identity_scorer
 from adreg.domain import (
+    JOINT_METHODS,
     LINE_METHODS,
     Adapter,
     Base,
+    Concept,
     Job,
     JobState,
     Json,
@@ -25,17 +29,32 @@ from adreg.formats.digest import adapter_digest
 from adreg.formats.probe import match, probe
 from adreg.registry import adapters, columns, jobs, names, sources
 from adreg.registry.connection import immediate
-from adreg.service import class_images, scoring
-from adreg.service.subjects import take_in
+from adreg.service import class_images, samples, scoring
+from adreg.service.subjects import subjects_of, take_in
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 from adreg.train.buckets import frame_sizes, grid_of
 from adreg.train.spec import TrainSpec, make_spec
+from adreg.train.stopping import IDENTITY, read_bound
+
+
+@dataclass(frozen=True)
+class SubjectWish:
+    """A further subject of a joint run; its trigger is made from its name."""
+
+    folder: Path
+    class_word: str
+    name: str
+    kind: SubjectKind = "object"
 
 
 @dataclass(frozen=True)
 class TrainingWish:
-    """What a user asks for; `settings` are the fields of the spec that were given."""
+    """What a user asks for; `settings` are the fields of the spec that were given.
+
+    `also` are further subjects that the same adapter learns; the first one's trigger is then made
+    from `called`, and `name` is the adapter's alone. `tensorboard` is where its logs go.
+    """
 
     folder: Path
     class_word: str
@@ -47,6 +66,9 @@ class TrainingWish:
     settings: Mapping[str, Any] | None = None
     scorer: str | None = None
     identity_scorer: str | None = None
+    also: tuple[SubjectWish, ...] = ()
+    called: str | None = None
+    tensorboard: Path | None = None
     revive: tuple[JobState, ...] = jobs.ENDED_BADLY
 
 
@@ -58,9 +80,14 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     """
     base = ws.base(wish.base)
     spec = spec_of(wish, base)
-    subject = take_in(ws, wish.folder, name=wish.name, class_word=wish.class_word, kind=wish.kind)
+    first = SubjectWish(wish.folder, wish.class_word, wish.called or wish.name, wish.kind)
+    subject, *others = (
+        take_in(ws, one.folder, name=one.name, class_word=one.class_word, kind=one.kind)
+        for one in (first, *wish.also)
+    )
     _check_line(ws, wish, base)
-    key = _key(subject, spec, base, wish)
+    judge = _judge(ws, wish, spec, base)
+    key = _key([subject, *others], spec, base, wish, judge)
     request = {
         "subject": subject.digest,
         "images": list(subject.images),
@@ -74,15 +101,27 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
         "identity_scorer": wish.identity_scorer,
         "set_aside": dict(subject.set_aside),
         "source": subject.source,
+        "also": [
+            {
+                "subject": other.digest,
+                "images": list(other.images),
+                "set_aside": dict(other.set_aside),
+                "source": other.source,
+            }
+            for other in others
+        ],
+        "judge": judge,
+        "tensorboard": _log_folder(wish),
     }
     # The name is looked up and taken in one transaction: another process may want it as well.
     with immediate(ws.registry.db):
         if jobs.find(ws.registry.db, "train", key) is None:
-            _check_name_free(ws, wish.name, spec.trigger, base)
+            _check_name_free(ws, wish.name, spec, base)
         if spec.method == "orthogonal":
-            first = columns.assign(ws.registry.db, base.digest, key, spec.rank)
-            request["spec"] = replace(spec, first_column=first).to_json()
-        sources.insert_subject(ws.registry.db, subject)
+            column = columns.assign(ws.registry.db, base.digest, key, spec.rank)
+            request["spec"] = replace(spec, first_column=column).to_json()
+        for one in (subject, *others):
+            sources.insert_subject(ws.registry.db, one)
         return jobs.enqueue(
             ws.registry.db,
             "train",
@@ -104,6 +143,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
     """The child's inputs; the line's head becomes the parent now, when the job is claimed."""
     base = ws.base_of(request["base_digest"], request["base"])
     parent = _parent(ws, request["line"], base)
+    judge = request.get("judge")
     return {
         "base": str(base.path),
         "base_name": base.name,
@@ -114,6 +154,16 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "parent": None if parent is None else str(parent.path),
         "parent_digest": None if parent is None else parent.digest,
         "statistics": None if parent is None else _statistics(ws, parent),
+        "also": [
+            {
+                "subject": str(ws.registry.store.subject_path(other["subject"])),
+                "images": other["images"],
+            }
+            for _, other in subjects_of(request)[1:]
+        ],
+        "identity_scorer": judge
+        and str(find_again(judge["scorer"], judge["digest"], identity=True).path),
+        "tensorboard": request.get("tensorboard"),
         **class_images.inputs(ws, request, base),
     }
 
@@ -144,10 +194,16 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         modules=len(found.modules),
         line=request["line"],
         continued_from=manifest.get("continued_from"),
-        source=request["source"],
+        source=", ".join(subject["source"] for _, subject in subjects_of(request)),
         spec=request["spec"],
     )
-    result = {"digest": digest, "name": request["name"], **_kept(outputs), "job": job.id}
+    result = {
+        "digest": digest,
+        "name": request["name"],
+        **_kept(outputs),
+        "samples": samples.take_in(ws, staging, outputs["samples"]),
+        "job": job.id,
+    }
     wanted = _score_wanted(ws, request, adapter, base)
     with immediate(ws.registry.db):
         adapters.insert(ws.registry.db, adapter)
@@ -167,7 +223,7 @@ def _score_wanted(ws: Workspace, request: Json, adapter: Adapter, base: Base) ->
 
 
 def _kept(outputs: Json) -> Json:
-    files = ("adapter", "statistics", "class_images")
+    files = ("adapter", "statistics", "class_images", "samples")
     return {key: value for key, value in outputs.items() if key not in files}
 
 
@@ -179,13 +235,21 @@ def spec_of(wish: TrainingWish, base: Base) -> TrainSpec:
             f" {wish.method} trains every adapter by itself",
             remedy="use --method c-lora",
         )
+    if wish.also and wish.method not in JOINT_METHODS:
+        raise UsageError(
+            f"--joint is for {', '.join(JOINT_METHODS)}; {wish.method} learns one concept alone",
+            remedy="leave out --joint: the subjects are trained one after the other",
+        )
+    also = tuple(Concept(trigger_for(o.name), o.class_word, o.kind) for o in wish.also)
+    check_name(wish.name)
     spec = make_spec(
         wish.method,
         base.family,
-        trigger=trigger_for(check_name(wish.name)),
+        trigger=trigger_for(wish.called or wish.name),
         class_word=wish.class_word,
         kind=wish.kind,
         **{k: v for k, v in (wish.settings or {}).items() if v is not None},
+        **({"also": also} if also else {}),
     )
     frame_sizes(grid_of(base.path), spec.resolution, buckets=spec.buckets)
     return spec
@@ -203,22 +267,66 @@ def _check_line(ws: Workspace, wish: TrainingWish, base: Base) -> None:
         )
 
 
-def _key(subject: Subject, spec: TrainSpec, base: Base, wish: TrainingWish) -> str:
-    return sha256_json([subject.digest, spec.digest(), base.digest, wish.line])
+def _judge(ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base) -> Json | None:
+    """The identity scorer that may end the run, by reference and digest; None where none does."""
+    if not spec.stop_when or read_bound(spec.stop_when).figure != IDENTITY:
+        return None
+    ref = wish.identity_scorer or scoring.default_identity_scorer(ws, base)
+    if ref is None:
+        raise UsageError(
+            f"stop_when {spec.stop_when}: no identity scorer is set for base {base.name!r}",
+            remedy="pass --identity-scorer with a folder or Hub id, or stop by the loss",
+        )
+    found = find_identity_scorer(ref)
+    return {"scorer": found.reference, "digest": found.digest}
 
 
-def _check_name_free(ws: Workspace, name: str, trigger: str, base: Base) -> None:
+def _log_folder(wish: TrainingWish) -> str | None:
+    if wish.tensorboard is None:
+        return None
+    if find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs the tensorboard package, which is not installed",
+            remedy="pip install tensorboard",
+        )
+    return str(wish.tensorboard.absolute() / wish.name)
+
+
+def _key(
+    subjects: Sequence[Subject],
+    spec: TrainSpec,
+    base: Base,
+    wish: TrainingWish,
+    judge: Json | None,
+) -> str:
+    """The same for one subject as it was when there was no more than one."""
+    first, *others = (subject.digest for subject in subjects)
+    more = [others, judge["digest"] if judge else None] if others or judge else []
+    return sha256_json([first, spec.digest(), base.digest, wish.line, *more])
+
+
+def _check_name_free(ws: Workspace, name: str, spec: TrainSpec, base: Base) -> None:
     names.check_free(ws.registry.db, name)
     if (job := jobs.wants_name(ws.registry.db, name)) is not None:
         raise ConflictError(
             f"job {job.id} ({job.state}) will give the name {name!r} to its adapter",
             remedy=f"choose another with --name, or cancel it: adreg jobs cancel {job.id}",
         )
+    for concept in spec.concepts:
+        _check_trigger_free(ws, concept.trigger, base)
+
+
+def _check_trigger_free(ws: Workspace, trigger: str, base: Base) -> None:
     taken = adapters.with_trigger(ws.registry.db, ws.registry.store, trigger, base.digest)
     if taken is not None:
         raise ConflictError(
             f"the trigger {trigger} belongs to adapter {taken.name!r} on this base",
-            remedy="choose another --name: the trigger is made from it",
+            remedy="choose another --name (or name in its subject.toml): it makes the trigger",
+        )
+    if (job := jobs.wants_trigger(ws.registry.db, trigger, base.digest)) is not None:
+        raise ConflictError(
+            f"job {job.id} ({job.state}) will give the trigger {trigger} to its adapter",
+            remedy=f"wait for it, or cancel it: adreg jobs cancel {job.id}",
         )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from adreg.bases.memory import to_train
 from adreg.bases.parts import parts_of
-from adreg.domain import NAMELESS_METHODS, Base, Json, readable_size
+from adreg.domain import NAMELESS_METHODS, Base, Concept, Json, readable_size
 from adreg.service.cautions import class_word_caution, photo_caution
 from adreg.service.training import TrainingWish, spec_of
 from adreg.service.workspace import Workspace
 from adreg.train.buckets import Grid, Size, frame_sizes, grid_of, nearest_size
 from adreg.train.cost import most_at_once, passes
-from adreg.train.photos import concept_of
 from adreg.train.prompts import prompts_of, training_prompts
 from adreg.train.spec import TrainSpec
 from adreg.train.subject import SubjectImages, read_subject
@@ -34,7 +34,7 @@ class TrainingPlan:
     wish: TrainingWish
     spec: TrainSpec
     base: Base
-    subject: SubjectImages
+    subjects: tuple[SubjectImages, ...]
     grid: Grid
     stored: Path
 
@@ -46,12 +46,17 @@ class TrainingPlan:
             "trigger": self.spec.trigger,
             "class": self.spec.class_word,
             "kind": self.spec.kind,
+            "also": [concept.to_json() for concept in self.spec.also],
             "base": self.base.name,
             "spec": self.spec.essence(),
             "images": self._images(),
             "buckets": self._buckets(),
-            "set_aside": dict(self.subject.set_aside),
-            "prompts": training_prompts(self.spec),
+            "set_aside": {
+                self._told(folder, name): why
+                for folder, _, subject in self._parts()
+                for name, why in subject.set_aside.items()
+            },
+            "prompts": [] if self.spec.also else training_prompts(self.spec),
             "steps": self.spec.steps,
             "passes": {"learning": count.learning, "still": count.still},
             "memory": self._memory(),
@@ -63,49 +68,64 @@ class TrainingPlan:
         """The plan as people read it."""
         told = self.to_json()
         return [
-            f"{told['name']}: {told['trigger']}, {told['class']} ({told['kind']}),"
+            f"{told['name']}: {'; '.join(map(_taught, self.spec.concepts))};"
             f" method {self.spec.method} on {told['base']}",
             *_image_lines(told["images"], told["set_aside"]),
             *(_bucket_line(bucket) for bucket in told["buckets"]),
             *_prompt_lines(told["images"], told["prompts"]),
-            f"steps: {told['steps']}, each {told['passes']['learning']:g} images through the UNet"
-            f" and back, {told['passes']['still']:g} through it alone",
+            f"steps: {told['steps']}, each {told['passes']['learning']:.3g} images through the UNet"
+            f" and back, {told['passes']['still']:.3g} through it alone",
             f"memory: {readable_size(told['memory'])}, about, on the CPU",
             f"goes to: {told['stored']}",
             *(f"warning: {warning}" for warning in told["warnings"]),
         ]
 
     def _images(self) -> list[Json]:
-        notes, concept = self.subject.notes, concept_of(self.spec)
-        named = self.spec.method not in NAMELESS_METHODS
         return [
             {
-                "file": name,
-                "size": list(self.subject.sizes[name]),
-                "bucket": list(self._bucket_of(name)),
-                "repeats": notes.repeats.get(name, 1),
-                "mask": notes.masks.get(name),
-                "prompts": list(prompts_of(notes, name, concept, named=named)),
+                "file": self._told(folder, name),
+                "trigger": concept.trigger,
+                "size": list(subject.sizes[name]),
+                "bucket": list(self._bucket_of(subject.sizes[name])),
+                "repeats": subject.notes.repeats.get(name, 1),
+                "mask": subject.notes.masks.get(name),
+                "prompts": self._prompts(subject, name, concept),
             }
-            for name in self.subject.images
+            for folder, concept, subject in self._parts()
+            for name in subject.images
         ]
 
+    def _parts(self) -> Iterator[tuple[Path, Concept, SubjectImages]]:
+        folders = [self.wish.folder, *(other.folder for other in self.wish.also)]
+        yield from zip(folders, self.spec.concepts, self.subjects, strict=True)
+
+    def _told(self, folder: Path, name: str) -> str:
+        """A file as it is told: with its folder, where there are several."""
+        return f"{folder.name}/{name}" if self.wish.also else name
+
+    def _prompts(self, subject: SubjectImages, name: str, concept: Concept) -> list[str]:
+        named = self.spec.method not in NAMELESS_METHODS
+        own = list(prompts_of(subject.notes, name, concept, named=named))
+        return own or (training_prompts(self.spec, concept) if self.spec.also else [])
+
     def _buckets(self) -> list[Json]:
-        held = Counter(map(self._bucket_of, self.subject.images))
+        sizes = [subject.sizes[name] for subject in self.subjects for name in subject.images]
+        held = Counter(map(self._bucket_of, sizes))
         views = self.spec.crops * (2 if self.spec.flip else 1)
         return [
             {"size": list(size), "images": held[size], "views": held[size] * views}
             for size in sorted(held)
         ]
 
-    def _bucket_of(self, image: str) -> Size:
+    def _bucket_of(self, size: Size) -> Size:
         sizes = frame_sizes(self.grid, self.spec.resolution, buckets=self.spec.buckets)
-        return nearest_size(self.subject.sizes[image], sizes)
+        return nearest_size(size, sizes)
 
     def _warnings(self) -> list[str]:
-        files = [self.wish.folder / name for name in self.subject.images]
+        files = [folder / name for folder, _, subject in self._parts() for name in subject.images]
+        words = dict.fromkeys(concept.class_word for concept in self.spec.concepts)
         told = (
-            class_word_caution(self.base, self.spec.class_word),
+            *(class_word_caution(self.base, word) for word in words),
             photo_caution(self.base, files),
         )
         return [warning for warning in told if warning is not None]
@@ -140,10 +160,16 @@ def plan_training(ws: Workspace, wish: TrainingWish) -> TrainingPlan:
         wish=wish,
         spec=spec,
         base=base,
-        subject=read_subject(wish.folder),
+        subjects=tuple(
+            read_subject(folder) for folder in (wish.folder, *(other.folder for other in wish.also))
+        ),
         grid=grid_of(base.path),
         stored=ws.registry.store.root / "adapters",
     )
+
+
+def _taught(concept: Concept) -> str:
+    return f"{concept.trigger}, {concept.class_word} ({concept.kind})"
 
 
 def _image_lines(images: list[Json], set_aside: Json) -> list[str]:

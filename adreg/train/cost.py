@@ -26,4 +26,5 @@ def passes(spec: TrainSpec) -> Passes:
 
 def most_at_once(spec: TrainSpec) -> int:
     """Noisy latents in the backward pass of the step that takes most memory."""
-    return spec.batch * (1 + (spec.cat_weight > 0) + (spec.prior_images > 0))
+    together = -(-spec.batch // spec.accumulate)
+    return together * (1 + (spec.cat_weight > 0) + (spec.prior_images > 0))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ class Batch:
     """Noised latents (n x 4 x h x w), their timesteps (n), what is to be predicted, token ids.
 
     `weights` (n) is w(t), 1 where there are none; `mask` (n x 1 x h x w) where the loss looks;
-    `prior` a batch of class images, for the methods with prior preservation.
+    `prior` a batch of class images, for the methods with prior preservation. `first` is the number
+    of its first sample in the step's batch, of which this may be a part.
     """
 
     noisy: Tensor
@@ -33,6 +35,21 @@ class Batch:
     weights: Tensor | None = None
     mask: Tensor | None = None
     prior: Batch | None = None
+    first: int = 0
+
+    def split(self, parts: int) -> list[Batch]:
+        """The samples in that many parts of about one size, in order."""
+        ends = [round(part * len(self.ids) / parts) for part in range(parts + 1)]
+        return [self._part(start, end) for start, end in pairwise(ends)] if parts > 1 else [self]
+
+    def _part(self, start: int, end: int) -> Batch:
+        chosen = {
+            name: value[start:end]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        prior = None if self.prior is None else self.prior._part(start, end)
+        return replace(self, **chosen, prior=prior, first=self.first + start)
 
 
 class Batches:

@@ -137,5 +137,7 @@ POCKET_FULL: dict[str, Json] = {
 }
 # The other forms of C-LoRA's penalty: the first is relative, so one lambda serves all bases.
 PENALTY_WEIGHTS: dict[str, float] = {"features": 10.0, "null-space": 0.0}
+# How often a bound to stop at is looked at.
+SAMPLE_EVERY = 50
 TOKEN_RATES = {"pocket": 1e-2}
 USUAL_TOKEN_RATE = 5e-4

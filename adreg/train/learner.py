@@ -1,4 +1,4 @@
-"""The parts of a pipeline that learn: the trigger's embedding, and low-rank factors in the UNet or
+"""The parts of a pipeline that learn: the triggers' embeddings, and low-rank factors in the UNet or
 the deltas of whole weights.
 """
 
@@ -30,6 +30,8 @@ from adreg.diffusion.tokens import (
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
+from adreg.train.precision import autocast
+from adreg.train.spec import Precision
 
 _SLOT = "training"
 
@@ -71,7 +73,8 @@ class Learner:
     `past` maps modules to the sum of a line's earlier deltas (out x in), `past_triggers` are its
     concepts and `statistics` what its tasks left behind: empty but for a line's later tasks. A
     method that keeps the outputs on some inputs puts them (in x T) into `kept_inputs`, by module,
-    and token ids (n x 77) of prompts without a trigger into `ordinary`.
+    and token ids (n x 77) of prompts without a trigger into `ordinary`. `precision` is what the
+    UNet predicts in.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Learner:
         self.statistics = statistics or {}
         self.kept_inputs: Mapping[str, Tensor] = {}
         self.ordinary: tuple[Tensor, ...] = ()
+        self.precision: Precision = "fp32"
         self._pipe = pipe
         self._modules = modules
         self._trigger = trigger
@@ -135,7 +139,7 @@ class Learner:
             parametrize.register_parametrization(part, "weight", outside)
 
     def token(self) -> Tensor:
-        """The trigger's embedding (n x d)."""
+        """The triggers' embeddings (n x d), one row each."""
         return self._embedding().rows
 
     def text(self, ids: Tensor) -> Tensor:
@@ -148,7 +152,7 @@ class Learner:
 
     @torch.no_grad()
     def plain_text(self, ids: Tensor) -> Tensor:
-        """Text features of the same prompts without the trigger, which nothing learnt changes."""
+        """Text features of the same prompts without a trigger, which nothing learnt changes."""
         rows = []
         for row in drop_token(ids, self._trigger, self._pipe.tokenizer.pad_token_id):
             key = tuple(row.tolist())
@@ -159,8 +163,9 @@ class Learner:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """eps_{theta + D}(z_t, t, text), or v: what the base's UNet predicts."""
-        found: Tensor = self._pipe.unet(noisy, timesteps, text, return_dict=False)[0]
-        return found
+        with autocast(self.precision, noisy.device):
+            found: Tensor = self._pipe.unet(noisy, timesteps, text, return_dict=False)[0]
+        return found.float()
 
     @torch.no_grad()
     def predict_base(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
@@ -187,6 +192,7 @@ def learning(
     trigger: str,
     init: str | None,
     *,
+    also: Mapping[str, str | None] | None = None,
     parent: AdapterWeights | None = None,
     statistics: Mapping[str, Tensor] | None = None,
     full: bool = False,
@@ -195,7 +201,8 @@ def learning(
     """Makes the pipeline learn `trigger` with fresh factors of `rank` on `modules`; with `full`
     their whole weights instead.
 
-    The token starts as the mean of the words of `init`, or at random where that is None. A
+    The token starts as the mean of the words of `init`, or at random where that is None; `also`
+    are further triggers that learn, each with its words. A
     `parent`'s tokens and deltas count as part of the base. Afterwards the pipeline is what it was.
     Raises ConflictError where the trigger is a token already, ArtifactError for a missing module.
     """
@@ -206,7 +213,7 @@ def learning(
     earlier = parent or AdapterWeights({})
     try:
         add_tokens(pipe, earlier.tokens)
-        ids = _add_trigger(pipe, trigger, init, generator)
+        ids = _add_triggers(pipe, {trigger: init, **(also or {})}, generator)
         with _fused(pipe, earlier.factors) as past:
             dense = _add_dense(pipe, modules if full else [])
             low_rank = [] if full else modules
@@ -228,21 +235,26 @@ def _own_weight(layer: Any) -> nn.Parameter:
     return weight
 
 
-def _add_trigger(
-    pipe: Any, trigger: str, init: str | None, generator: torch.Generator
+def _add_triggers(
+    pipe: Any, inits: Mapping[str, str | None], generator: torch.Generator
 ) -> list[int]:
+    """The ids of the triggers, one each, in a row."""
     table = pipe.text_encoder.get_input_embeddings().weight.detach()
+    rows = [_first_row(pipe, table, init, generator) for init in inits.values()]
+    ids = [extend_vocabulary(pipe, trigger, 1)[0] for trigger in inits]
+    pipe.text_encoder.set_input_embeddings(TriggerEmbedding(table, ids[0], torch.cat(rows)))
+    return ids
+
+
+def _first_row(pipe: Any, table: Tensor, init: str | None, generator: torch.Generator) -> Tensor:
+    """What a trigger's embedding (1 x d, fp32) starts as."""
     if init is None:
         # Like an ordinary row: what the text encoder was trained to read.
         row = torch.randn(1, table.shape[1], generator=generator) * table.float().std().cpu()
     else:
         words = pipe.tokenizer(init, add_special_tokens=False).input_ids
         row = table[words].float().mean(dim=0, keepdim=True)
-    ids = extend_vocabulary(pipe, trigger, 1)
-    pipe.text_encoder.set_input_embeddings(
-        TriggerEmbedding(table, ids[0], row.to(table.device, torch.float32))
-    )
-    return ids
+    return row.to(table.device, torch.float32)
 
 
 def _add_dense(pipe: Any, modules: Sequence[str]) -> dict[str, nn.Parameter]:

@@ -13,6 +13,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 
 from adreg.domain import LINE_METHODS, Base, Json, Progress, silent
@@ -22,10 +23,13 @@ from adreg.formats.read import AdapterWeights
 from adreg.store.digest import sha256_json
 from adreg.train.dataset import Batches
 from adreg.train.learner import Learner, learning
-from adreg.train.methods.table import METHODS
+from adreg.train.memory import Losses, MicroBatches, recomputing
+from adreg.train.methods.table import METHODS, TrainingMethod
 from adreg.train.photos import Photo
+from adreg.train.precision import gradient_scaler, settled
 from adreg.train.prompts import class_prompt, training_prompts
 from adreg.train.resume import Keeper
+from adreg.train.samples import Look, Watch, nothing
 from adreg.train.spec import TrainSpec
 
 
@@ -41,8 +45,9 @@ class Stopped(Exception):
 class Trained:
     """What was learnt; the last step's loss terms; where the run went on, if it did.
 
-    `notes` tells of saved states that could not be used. `statistics` is what the next task of
-    the line needs beside the weights, by name.
+    `notes` tells of saved states that could not be used, and of memory that ran out. `statistics`
+    is what the next task of the line needs beside the weights, by name.
+    `stopped` says why the run ended after `steps` steps, where spec.stop_when was met.
     """
 
     weights: AdapterWeights
@@ -50,6 +55,8 @@ class Trained:
     resumed_from: int | None
     notes: tuple[str, ...]
     statistics: Mapping[str, Tensor]
+    steps: int
+    stopped: str | None
 
 
 def train(
@@ -63,33 +70,42 @@ def train(
     class_images: Sequence[Image.Image] = (),
     progress: Progress = silent,
     should_stop: Callable[[], bool] = lambda: False,
+    look: Look = nothing,
 ) -> Trained:
     """Trains on `photos`, going on from the newest whole state in `state_dir`.
 
     `parent` is the line so far: the result then holds the whole line, ranks added up.
     `statistics` is what the line's last task left behind; `class_images` are what the base makes
-    of the class, for the methods with prior preservation.
+    of the class, for the methods with prior preservation. `look` is asked as `spec.sample_every`
+    and `spec.stop_when` say.
     On the CPU the same inputs and thread count give the same bits, however often it was
     interrupted. The pipeline is left as it was given.
 
     Raises Stopped where `should_stop` says so, ArtifactError where a loss is not finite or the
-    parent is of another kind, ConflictError where the trigger is a token already.
+    parent is of another kind, ConflictError where the trigger is a token already, ExternalError
+    where there is not memory enough for one image.
     """
+    spec = settled(spec, pipe.device)
     method = METHODS[spec.method]
     modules = (method.full_modules if spec.full else method.modules)(base.modules)
     _check_parent(parent, spec, modules)
     init = spec.class_word if method.starts_from_class else None
-    with learning(
-        pipe,
-        modules,
-        spec.rank,
-        spec.trigger,
-        init,
-        parent=parent,
-        statistics=statistics,
-        full=spec.full,
-        seed=spec.seed,
-    ) as learner:
+    with (
+        learning(
+            pipe,
+            modules,
+            spec.rank,
+            spec.trigger,
+            init,
+            also={c.trigger: c.class_word if init else None for c in spec.also},
+            parent=parent,
+            statistics=statistics,
+            full=spec.full,
+            seed=spec.seed,
+        ) as learner,
+        recomputing(pipe.unet, spec.gradient_checkpointing),
+    ):
+        learner.precision = spec.precision
         method.start(learner, base, spec)
         batches = Batches(pipe, photos, training_prompts(spec), base.prediction_type, spec)
         of_class = _class_batches(pipe, class_images, spec, base)
@@ -98,7 +114,12 @@ def train(
         generator = torch.Generator().manual_seed(spec.seed)
         run = _run_key(base, photos, spec, parent, statistics or {})
         average = EMAModel(parameters.values(), decay=spec.ema) if spec.ema else None
-        keeper = Keeper(state_dir, run, parameters, optimizer, generator, average)
+        micro = MicroBatches(spec.accumulate)
+        scaler = gradient_scaler(spec.precision, pipe.device)
+        watch = Watch(spec, look, parameters, average)
+        keeper = Keeper(
+            state_dir, run, parameters, optimizer, generator, micro, scaler, average, watch.losses
+        )
         began, notes = keeper.restore()
         _tell(began, notes, spec, progress)
         figures: dict[str, float] = {}
@@ -108,17 +129,19 @@ def train(
             batch = batches.draw(spec.batch, generator)
             if of_class is not None:
                 batch = replace(batch, prior=of_class.draw(spec.batch, generator))
-            terms = method.losses(learner, batch, spec, step)
-            loss = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses = _losses(method, learner, spec, step)
+            figures = micro.backward(step, batch, losses, optimizer, scaler)
+            scaler.unscale_(optimizer)
             norm = clip_grad_norm_(parameters.values(), spec.max_grad_norm)
-            figures = _figures(step, loss, norm, terms)
-            optimizer.step()
+            _check_finite(step, figures, norm, scaler)
+            scaler.step(optimizer)
+            scaler.update()
             if average is not None:
                 average.step(parameters.values())
             progress("train", step, spec.steps, **figures)
-            if step == spec.steps:
+            # Before the state is saved: what goes on from it has been looked at.
+            ending = watch(step, figures["loss"])
+            if ending or step == spec.steps:
                 break
             stopping = should_stop()
             if stopping or step % spec.checkpoint_every == 0:
@@ -128,7 +151,9 @@ def train(
         if average is not None:
             average.copy_to(parameters.values())
         left = method.statistics(learner, batches, spec)
-        return Trained(_result(learner, base, spec, parent), figures, began, notes, left)
+        notes = (*notes, *micro.notes())
+        weights = _result(learner, base, spec, parent, step)
+        return Trained(weights, figures, began, notes, left, step, ending)
 
 
 def _class_batches(
@@ -142,6 +167,11 @@ def _class_batches(
     photos = [Photo(image) for image in class_images]
     whole = replace(spec, flip=False, crops=1, buckets=False)
     return Batches(pipe, photos, [class_prompt(spec)], base.prediction_type, whole)
+
+
+def _losses(method: TrainingMethod, learner: Learner, spec: TrainSpec, step: int) -> Losses:
+    """What the method minimises at this step, of any part of its batch."""
+    return lambda part: method.losses(learner, part, spec, step)
 
 
 def _tell(began: int | None, notes: tuple[str, ...], spec: TrainSpec, progress: Progress) -> None:
@@ -161,16 +191,20 @@ def _optimizer(parameters: dict[str, torch.nn.Parameter], spec: TrainSpec) -> to
     return torch.optim.AdamW(groups)
 
 
-def _figures(step: int, loss: Tensor, norm: Tensor, terms: dict[str, Tensor]) -> dict[str, float]:
-    """The loss and its terms as numbers; ArtifactError where they are none."""
-    figures = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
-    if not math.isfinite(figures["loss"]) or not math.isfinite(float(norm)):
+def _check_finite(
+    step: int, figures: Mapping[str, float], norm: Tensor, scaler: GradScaler
+) -> None:
+    """ArtifactError where the loss or the gradient is no number.
+
+    Of fp16 the scaler leaves such a gradient out, and scales less: until there is no scale left.
+    """
+    finite = math.isfinite(float(norm)) or scaler.get_scale() > 1
+    if not math.isfinite(figures["loss"]) or not finite:
         told = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise ArtifactError(
             f"training diverged at step {step}: {told}, gradient {float(norm):g}",
             remedy="lower the learning rate",
         )
-    return figures
 
 
 def _check_parent(parent: AdapterWeights | None, spec: TrainSpec, modules: list[str]) -> None:
@@ -209,29 +243,30 @@ def _fingerprint(weights: AdapterWeights, statistics: Mapping[str, Tensor]) -> s
 
 
 def _result(
-    learner: Learner, base: Base, spec: TrainSpec, parent: AdapterWeights | None
+    learner: Learner, base: Base, spec: TrainSpec, parent: AdapterWeights | None, steps: int
 ) -> AdapterWeights:
     fresh = {
         module: Factors(factor.up.detach().cpu().clone(), factor.down.detach().cpu().clone())
         for module, factor in sorted(learner.factors().items())
     }
-    tokens = {spec.trigger: learner.token().detach().cpu().clone()}
+    rows = learner.token().detach().cpu().clone()
+    tokens = {c.trigger: rows[[row]] for row, c in enumerate(spec.concepts)}
     concepts: list[Json] = []
     if parent is not None:
         fresh = {key: concatenate([parent.factors[key], factor]) for key, factor in fresh.items()}
         tokens = {**parent.tokens, **tokens}
         concepts = list(parent.manifest["concepts"])
     end = max((factor.rank for factor in fresh.values()), default=0)
-    entry = {"trigger": spec.trigger, "class_word": spec.class_word, "kind": spec.kind}
+    learnt = [{**c.to_json(), "ranks": [end - spec.rank, end]} for c in spec.concepts]
     manifest: Json = {
         "version": 1,
         "base": {"name": base.name, "digest": base.digest, "family": base.family},
         "method": spec.method,
-        "concepts": [*concepts, {**entry, "ranks": [end - spec.rank, end]}],
+        "concepts": [*concepts, *learnt],
         "line": None,
         "continued_from": None,
         "spec": spec.essence(),
-        "steps": spec.steps,
+        "steps": steps,
     }
     dense = {
         module: Dense(delta.detach().cpu().clone())

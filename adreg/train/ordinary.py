@@ -6,7 +6,7 @@ trigger taken out, so only such prompts are preserved.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import chain, product
 
 from adreg.pocket.world import CLASSES
 from adreg.train.spec import TrainSpec
@@ -29,7 +29,9 @@ def preserved_prompts(spec: TrainSpec, family: str) -> tuple[tuple[str, ...], ..
     """
     if spec.cat_prompts == "own":
         return ()
-    of_class = _class_prompts(spec.class_word)
+    words = dict.fromkeys(concept.class_word for concept in spec.concepts)
+    # Several classes take turns.
+    of_class = tuple(chain(*zip(*map(_class_prompts, words), strict=True)))
     return (of_class, _other_prompts(spec, family)) if spec.cat_prompts == "other" else (of_class,)
 
 
@@ -41,7 +43,8 @@ def _class_prompts(word: str) -> tuple[str, ...]:
 
 def _other_prompts(spec: TrainSpec, family: str) -> tuple[str, ...]:
     known = CLASSES if family == "pocket" else _COMMON
-    things = [thing for thing in known if thing not in spec.class_word.split()]
+    words = " ".join(concept.class_word for concept in spec.concepts).split()
+    things = [thing for thing in known if thing not in words]
     # Five colours and four places: every thing meets each pair of them in another round.
     return tuple(
         _spelled(f"{_OPENINGS[0]}a {_COLOURS[(index + turn) % 5]} {thing}{_SCENES[turn]}")

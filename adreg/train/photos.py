@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +17,7 @@ from adreg.store.digest import sha256_json
 from adreg.train import masks
 from adreg.train.images import open_image
 from adreg.train.notes import read_notes
-from adreg.train.prompts import prompts_of
+from adreg.train.prompts import prompts_of, training_prompts
 from adreg.train.spec import TrainSpec
 
 
@@ -64,8 +64,18 @@ def load_photos(folder: Path, images: Sequence[str], concept: Concept, method: s
     return photos
 
 
-def concept_of(spec: TrainSpec) -> Concept:
-    return Concept(spec.trigger, spec.class_word, spec.kind)
+def joined(photos: Sequence[Sequence[Photo]], spec: TrainSpec) -> list[Photo]:
+    """The photos of all concepts of a run, in the spec's order, in one list.
+
+    Where there are several concepts, every photo without prompts of its own gets its concept's.
+    """
+    if not spec.also:
+        return [photo for of_one in photos for photo in of_one]
+    return [
+        photo if photo.prompts else replace(photo, prompts=tuple(training_prompts(spec, concept)))
+        for concept, of_one in zip(spec.concepts, photos, strict=True)
+        for photo in of_one
+    ]
 
 
 def _mask(folder: Path, image: str, file: str | None, size: tuple[int, int]) -> Image.Image | None:

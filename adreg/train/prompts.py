@@ -39,21 +39,23 @@ _TWO_STAGE = ("a photo of {t} {c}",)
 _NAMELESS = ("a photo of {t}", "a picture of {t}", "photo of {t}")
 
 
-def training_prompts(spec: TrainSpec) -> list[str]:
-    """The prompts drawn from during training, each with the trigger in it."""
-    style = spec.kind == "style"
+def training_prompts(spec: TrainSpec, concept: Concept | None = None) -> list[str]:
+    """The prompts drawn from during training, each with the trigger in it: those of the first
+    concept, or of another of the spec's."""
+    concept = concept or spec.concepts[0]
+    style = concept.kind == "style"
     if spec.method in (LINE_METHODS if style else NAMELESS_METHODS):
-        return nameless_prompts(spec.trigger)
+        return nameless_prompts(concept.trigger)
     adjective = spec.method == "two-stage" and not style
-    templates = _TWO_STAGE if adjective else _TEMPLATES[spec.kind]
-    article = _article(spec.class_word)
-    return [template.format(a=article, t=spec.trigger, c=spec.class_word) for template in templates]
+    templates = _TWO_STAGE if adjective else _TEMPLATES[concept.kind]
+    article, word = _article(concept.class_word), concept.class_word
+    return [template.format(a=article, t=concept.trigger, c=word) for template in templates]
 
 
-def class_prompt(spec: TrainSpec) -> str:
+def class_prompt(of: TrainSpec | Concept) -> str:
     """What class images are made with: "a photo of a dog", "a watercolour"."""
-    words = f"{_article(spec.class_word)} {spec.class_word}"
-    return words if spec.kind == "style" else f"a photo of {words}"
+    words = f"{_article(of.class_word)} {of.class_word}"
+    return words if of.kind == "style" else f"a photo of {words}"
 
 
 def _article(word: str) -> str:

@@ -19,10 +19,12 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from adreg.errors import ArtifactError
 from adreg.store.staging import writing
+from adreg.train.memory import MicroBatches
 
 _NAME = re.compile(r"state-(\d{8})\.safetensors")
 _KEPT = 2
@@ -30,7 +32,9 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class State:
-    """Step count done so far, and tensors: parameters, AdamW's moments, averages, generator."""
+    """Step count done so far, and tensors: parameters, AdamW's moments, averages, generator; and
+    where there is such a thing, when memory ran out (see MicroBatches) and fp16's scale.
+    """
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -74,60 +78,68 @@ class Keeper:
     parameters: Mapping[str, nn.Parameter]
     optimizer: Optimizer
     generator: torch.Generator
+    micro: MicroBatches
+    scaler: GradScaler
     average: EMAModel | None = None
+    losses: Tensor | None = None
 
     def save(self, step: int) -> None:
         """Raises what `save_state` raises."""
-        state = capture(step, self.parameters, self.optimizer, self.generator, self.average)
-        save_state(self.folder, self.run, state)
+        save_state(self.folder, self.run, State(step, self._capture()))
 
     def restore(self) -> tuple[int | None, tuple[str, ...]]:
         """The step gone on from, None where there is no whole state; what was wrong with others."""
         state, problems = load_state(self.folder, self.run)
         if state is not None:
-            restore(state, self.parameters, self.optimizer, self.generator, self.average)
+            self._put_back(state)
         return (state.step if state else None), tuple(problems)
 
+    def _capture(self) -> dict[str, Tensor]:
+        tensors = {"generator": self.generator.get_state()}
+        for name, parameter in self.parameters.items():
+            tensors[f"value.{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        for name, value in self._averages():
+            tensors[f"average.{name}"] = value
+        if self.losses is not None:
+            tensors["losses"] = self.losses
+        if self.micro.short:
+            tensors["short"] = torch.tensor([[self.micro.parts, 0], *self.micro.short])
+        if self.scaler.is_enabled():
+            told = self.scaler.state_dict()
+            tensors["scale"] = torch.tensor([told["scale"], told["_growth_tracker"]])
+        return {key: value.cpu().contiguous() for key, value in tensors.items()}
 
-def capture(
-    step: int,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: Optimizer,
-    generator: torch.Generator,
-    average: EMAModel | None = None,
-) -> State:
-    """Everything a step depends on, as it is now."""
-    tensors = {"generator": generator.get_state()}
-    for name, parameter in parameters.items():
-        tensors[f"value.{name}"] = parameter.detach()
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    for name, value in zip(parameters, average.shadow_params if average else (), strict=False):
-        tensors[f"average.{name}"] = value
-    return State(step, {key: value.cpu().contiguous() for key, value in tensors.items()})
-
-
-def restore(
-    state: State,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: Optimizer,
-    generator: torch.Generator,
-    average: EMAModel | None = None,
-) -> None:
-    """Puts a captured state back."""
-    generator.set_state(state.tensors["generator"])
-    for name, parameter in parameters.items():
-        parameter.data.copy_(state.tensors[f"value.{name}"])
-        if f"step.{name}" not in state.tensors:
-            continue  # its stage had not begun
-        moments = {
-            key: state.tensors[f"{key}.{name}"].to(parameter) for key in ("exp_avg", "exp_avg_sq")
-        }
-        optimizer.state[parameter] = {"step": state.tensors[f"step.{name}"].clone(), **moments}
-    if average is not None:
-        average.optimization_step = state.step
-        for name, value in zip(parameters, average.shadow_params, strict=True):
+    def _put_back(self, state: State) -> None:
+        self.generator.set_state(state.tensors["generator"])
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(state.tensors[f"value.{name}"])
+            if f"step.{name}" not in state.tensors:
+                continue  # its stage had not begun
+            moments = {
+                key: state.tensors[f"{key}.{name}"].to(parameter)
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            steps = state.tensors[f"step.{name}"].clone()
+            self.optimizer.state[parameter] = {"step": steps, **moments}
+        for name, value in self._averages():
             value.copy_(state.tensors[f"average.{name}"])
+        if self.average is not None:
+            self.average.optimization_step = state.step
+        if self.losses is not None and "losses" in state.tensors:
+            self.losses.copy_(state.tensors["losses"])
+        if "short" in state.tensors:
+            (self.micro.parts, _), *short = state.tensors["short"].tolist()
+            self.micro.short = [(step, size) for step, size in short]
+        if self.scaler.is_enabled():
+            scale, unskipped = state.tensors["scale"].tolist()
+            fresh = {"scale": scale, "_growth_tracker": int(unskipped)}
+            self.scaler.load_state_dict({**self.scaler.state_dict(), **fresh})
+
+    def _averages(self) -> Iterator[tuple[str, Tensor]]:
+        if self.average is not None:
+            yield from zip(self.parameters, self.average.shadow_params, strict=True)
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:

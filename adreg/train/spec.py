@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from adreg.domain import Json, SubjectKind
+from adreg.domain import JOINT_METHODS, Concept, Json, SubjectKind
 from adreg.errors import UsageError
 from adreg.store.digest import sha256_json
 from adreg.train.defaults import (
     PENALTY_WEIGHTS,
     POCKET,
     POCKET_FULL,
+    SAMPLE_EVERY,
     SD,
     SD_FULL,
     TOKEN_RATES,
     USUAL_TOKEN_RATE,
 )
+from adreg.train.stopping import read_bound
 
 Method = Literal[
     "lora",
@@ -37,6 +39,7 @@ Method = Literal[
 ]
 CatPrompts = Literal["own", "class", "other"]
 Penalty = Literal["weights", "features", "null-space"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 VERSION = 1
 
 
@@ -52,13 +55,21 @@ class TrainSpec:
     factors: `rank` is 0 then. `embedding_steps` is how many of the two-stage method's steps come
     first, for the embedding alone. `prior_weight` is DreamBooth's lambda, for `prior_images` class
     images.
-    `checkpoint_every` steps the state is saved: it decides nothing and is not part of the digest.
+    `checkpoint_every` steps the state is saved: it decides nothing and is not part of the digest,
+    no more than `gradient_checkpointing`, which computes again what else would take memory.
+
+    `accumulate` is in how many parts a step's batch goes through the UNet, one after the other.
+    `precision` is the UNet's: "auto" is what suits the device, and fp32 on the CPU.
 
     `ema` is the decay of the running average of what learns, which is the result (0: off).
 
     Data: `flip` adds mirrored images, `crops` is how many views are cut of each, `resolution` the
     side in pixels (0: the base's own), `buckets` lets images keep about their shape. Loss:
     `min_snr_gamma` is Min-SNR's gamma (0: off); `noise_offset` shifts the noise of each channel.
+
+    `also` are further concepts that the one adapter learns with the first. Every `sample_every`
+    steps (0: never) pictures are made; that decides nothing either, but where `stop_when` (a bound,
+    train/stopping.py) is looked at then.
     """
 
     method: Method
@@ -93,12 +104,21 @@ class TrainSpec:
     embedding_steps: int = 0
     prior_weight: float = 0.0
     prior_images: int = 0
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    precision: Precision = "auto"
+    also: tuple[Concept, ...] = ()
+    stop_when: str = ""
+    sample_every: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise _wrong(name, getattr(self, name), f"choose one of {', '.join(allowed)}")
-        _check_words(self)
+        for concept in self.concepts:
+            _check_words(concept)
+        _check_joint(self)
+        _check_stop(self)
         for name, (kind, low, high) in _BOUNDS.items():
             _check_number(name, getattr(self, name), kind, low, high)
         for name in _FLAGS:
@@ -107,12 +127,17 @@ class TrainSpec:
         _check_weights(self)
         _check_parts(self)
 
+    @property
+    def concepts(self) -> tuple[Concept, ...]:
+        """All that is learnt, the first one first."""
+        return (Concept(self.trigger, self.class_word, self.kind), *self.also)
+
     def essence(self) -> Json:
         """All that decides the result, as plain JSON: what a manifest records."""
-        content = self.to_json()
-        del content["checkpoint_every"]
-        usual = {field.name: field.default for field in _LATER}
-        return {k: v for k, v in content.items() if k not in usual or v != usual[k]}
+        left_out = {f.name for f in _LATER if getattr(self, f.name) == f.default}
+        left_out |= {"checkpoint_every", "gradient_checkpointing"}
+        left_out |= set() if self.stop_when else {"sample_every"}
+        return {name: value for name, value in self.to_json().items() if name not in left_out}
 
     def digest(self) -> str:
         """SHA-256 of the essence: the same folder, base and digest are the same training run."""
@@ -120,7 +145,8 @@ class TrainSpec:
 
     def to_json(self) -> Json:
         """Plain JSON; `from_json` gives an equal spec back."""
-        return {"version": VERSION, **asdict(self)}
+        also = [concept.to_json() for concept in self.also]
+        return {"version": VERSION, **asdict(self), "also": also}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TrainSpec:
@@ -131,15 +157,16 @@ class TrainSpec:
         _check_fields(given)
         if missing := [f.name for f in _FIRST if f.name not in given]:
             raise UsageError(f"training spec: {missing[0]} is missing", remedy="give it a value")
-        return cls(**given)
+        also = tuple(Concept(**entry) for entry in given.get("also", ()))
+        return cls(**{**given, "also": also})
 
 
 _NAMES = [field.name for field in fields(TrainSpec)]
 _FIRST = fields(TrainSpec)[: _NAMES.index("checkpoint_every") + 1]
 _LATER = fields(TrainSpec)[len(_FIRST) :]
-_FLAGS = ("flip", "buckets", "full")
+_FLAGS = ("flip", "buckets", "full", "gradient_checkpointing")
 # The fields that only some methods read, and what they are where nobody reads them.
-_OWNERS: dict[str, tuple[Method, ...]] = {
+_OWNERS: dict[str, tuple[str, ...]] = {
     "cat_weight": ("cat", "c-lora"),
     "penalty_weight": ("c-lora", "ewc"),
     "cat_prompts": ("cat", "c-lora"),
@@ -150,6 +177,7 @@ _OWNERS: dict[str, tuple[Method, ...]] = {
     "embedding_steps": ("two-stage",),
     "prior_weight": ("dreambooth", "custom-diffusion"),
     "prior_images": ("dreambooth", "custom-diffusion"),
+    "also": JOINT_METHODS,
 }
 _UNREAD = {field.name: field.default for field in fields(TrainSpec)}
 _CHOICES = {
@@ -157,6 +185,7 @@ _CHOICES = {
     "kind": get_args(SubjectKind),
     "cat_prompts": get_args(CatPrompts),
     "penalty": get_args(Penalty),
+    "precision": get_args(Precision),
 }
 _BOUNDS: dict[str, tuple[type, float, float]] = {
     "steps": (int, 1, 1_000_000),
@@ -180,6 +209,8 @@ _BOUNDS: dict[str, tuple[type, float, float]] = {
     "embedding_steps": (int, 0, 1_000_000),
     "prior_weight": (float, 0.0, 1e6),
     "prior_images": (int, 0, 10_000),
+    "sample_every": (int, 0, 1_000_000),
+    "accumulate": (int, 1, 1024),
 }
 
 
@@ -209,10 +240,13 @@ def make_spec(
             "kind": kind,
             "token_learning_rate": TOKEN_RATES.get(family, USUAL_TOKEN_RATE),
             **table[method],
+            "steps": table[method]["steps"] * (1 + len(settings.get("also", ()))),
             **_penalty_weight(settings),
             **(whole.get(method, {}) if settings.get("full") else {}),
             **_without_prior(settings),
+            **_without_cat(settings),
             **settings,
+            **_looked_at(settings),
         }
     )
 
@@ -228,6 +262,19 @@ def _without_prior(settings: Mapping[str, Any]) -> Json:
     return {"prior_weight": 0.0, "prior_images": 0} if off else {}
 
 
+def _without_cat(settings: Mapping[str, Any]) -> Json:
+    """No weight wants no rhythm."""
+    return {"cat_every": 1} if settings.get("cat_weight") == 0 else {}
+
+
+def _looked_at(settings: Mapping[str, Any]) -> Json:
+    """The bound in its one spelling, and how often it is looked at."""
+    if not settings.get("stop_when"):
+        return {}
+    bound = str(read_bound(settings["stop_when"]))
+    return {"stop_when": bound, "sample_every": settings.get("sample_every", SAMPLE_EVERY)}
+
+
 def _check_fields(given: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(TrainSpec)]
     for name in given:
@@ -237,15 +284,34 @@ def _check_fields(given: Mapping[str, Any]) -> None:
             )
 
 
-def _check_words(spec: TrainSpec) -> None:
-    trigger = spec.trigger
+def _check_words(concept: Concept) -> None:
+    trigger = concept.trigger
     if not (isinstance(trigger, str) and len(trigger) > 2 and trigger[0] + trigger[-1] == "<>"):
         raise _wrong("trigger", trigger, "write it as <name>")
     if any(letter.isspace() for letter in trigger):
         raise _wrong("trigger", trigger, "write it without spaces")
-    word = spec.class_word
+    word = concept.class_word
     if not isinstance(word, str) or not word.strip() or len(word) > 60:
         raise _wrong("class_word", word, "say what the subject is: --class dog")
+
+
+def _check_joint(spec: TrainSpec) -> None:
+    triggers = [concept.trigger.casefold() for concept in spec.concepts]
+    for number, trigger in enumerate(triggers):
+        if trigger in triggers[:number]:
+            raise UsageError(
+                f"training spec: two concepts have the trigger {trigger}",
+                remedy="rename one of the folders, or give it a name in its subject.toml",
+            )
+
+
+def _check_stop(spec: TrainSpec) -> None:
+    if not spec.stop_when:
+        return
+    if spec.stop_when != str(read_bound(spec.stop_when)):
+        raise _wrong("stop_when", spec.stop_when, f"write {read_bound(spec.stop_when)}")
+    if not spec.sample_every:
+        raise _wrong("sample_every", 0, "stop_when is looked at every sample_every steps")
 
 
 def _check_number(name: str, value: Any, kind: type, low: float, high: float) -> None:
@@ -287,6 +353,8 @@ def _check_parts(spec: TrainSpec) -> None:
         raise _wrong(
             "embedding_steps", spec.embedding_steps, f"give 1 to {spec.steps - 1} of steps"
         )
+    if spec.accumulate > spec.batch:
+        raise _wrong("accumulate", spec.accumulate, f"give at most the batch, {spec.batch}")
     if bool(spec.prior_weight) != bool(spec.prior_images):
         raise _wrong("prior_images", spec.prior_images, "give both it and prior_weight, or 0 both")
 

@@ -13,9 +13,12 @@ from adreg.errors import ArtifactError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.read import read_adapter
 from adreg.jobs import stop, train
+from adreg.score.features import ImageScorer
+from adreg.train.images import open_image
 from adreg.train.loop import Stopped
 from adreg.train.spec import TrainSpec
 from tests import tiny
+from tests.score.models import convnext_folder
 from tests.train.runs import small_spec
 
 
@@ -36,6 +39,9 @@ def inputs(base: Path, subject: Path, spec: TrainSpec, **more: Any) -> dict[str,
         "statistics": None,
         "class_images": None,
         "class_images_folder": None,
+        "also": [],
+        "identity_scorer": None,
+        "tensorboard": None,
         "line": None,
         "device": "cpu",
         **more,
@@ -104,3 +110,57 @@ def test_a_vanished_image_is_named(base: Path, tmp_path: Path) -> None:
     (subject / "01.png").unlink()
     with pytest.raises(ArtifactError, match=r"01\.png"):
         train.run(inputs(base, subject, small_spec()), tmp_path, silent)
+
+
+def test_a_run_ends_when_its_samples_are_alike_enough(base: Path, tmp_path: Path) -> None:
+    """The very pictures that are kept, by the scorer itself, give the figure it ends for."""
+    scorer = convnext_folder(tmp_path / "convnext")
+    subject = tiny.photos(tmp_path / "rex")
+    spec = small_spec(steps=6, sample_every=2, stop_when="identity>-1")
+    asked = inputs(base, subject, spec, identity_scorer=str(scorer))
+    outputs = train.run(asked, tmp_path, silent)
+    assert outputs["steps"] == 2
+    assert [(s["step"], s["seed"]) for s in outputs["samples"]] == [
+        (2, 0), (2, 1), (2, 2), (2, 3), (2, 0),
+    ]  # fmt: skip
+    assert outputs["curve"]["step"] == [1, 2]
+    looking = ImageScorer(scorer)
+    files = [tmp_path / sample["file"] for sample in outputs["samples"][:4]]
+    made = looking.images(open_image(file) for file in files)
+    real = looking.images(open_image(subject / name) for name in ("00.png", "01.png"))
+    mean = float((made.double() @ real.double().T).mean())
+    assert outputs["stopped"] == f"identity {mean:.4g} > -1"
+    found = read_adapter(tmp_path / outputs["adapter"], find_base(str(base)).modules)
+    assert found.manifest["steps"] == 2
+
+
+def test_rate_and_memory_are_told_with_every_step(base: Path, tmp_path: Path) -> None:
+    told: list[dict[str, float]] = []
+
+    def note(stage: str, step: int, total: int, **values: float) -> None:
+        if stage == "train":
+            told.append(values)
+
+    train.run(inputs(base, tiny.photos(tmp_path / "rex"), small_spec(steps=3)), tmp_path, note)
+    assert "rate" not in told[0]
+    assert all(values["rate"] > 0 for values in told[1:])
+    assert all(values["memory"] > 1e7 for values in told)
+
+
+def test_logs_for_tensorboard(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    asked = inputs(
+        base,
+        tiny.photos(tmp_path / "rex"),
+        small_spec(steps=2, sample_every=2),
+        tensorboard=str(tmp_path / "logs"),
+    )
+    outputs = train.run(asked, tmp_path, silent)
+    logs = EventAccumulator(str(tmp_path / "logs"))
+    logs.Reload()
+    losses = logs.Scalars("train/loss")
+    assert [entry.step for entry in losses] == [1, 2]
+    assert losses[-1].value == pytest.approx(outputs["losses"]["loss"], rel=1e-6)
+    assert len(logs.Tags()["images"]) == 5

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adreg.domain import Concept, Score
 from adreg.registry import jobs, scores
-from adreg.service.report.adapters_facts import ReportFacts, marks
+from adreg.service.report.adapters_facts import ReportFacts, Row, marks
 from adreg.service.report.adapters_page import render
 from adreg.service.report.gather import gather, pair_prompts
 from adreg.service.supervisor import quiet
@@ -130,3 +130,15 @@ def test_pairs_are_of_things() -> None:
     ink = Concept("<ink>", "drawing", "style")
     assert pair_prompts([rex, ink, tom], "lora") == ["a photo of a <rex> dog and a <tom> cat"]
     assert pair_prompts([rex], "lora") == []
+
+
+def test_samples_of_the_training_are_shown_in_rows(facts: ReportFacts) -> None:
+    rex = facts.adapters[0]
+    files = list(rex.photos["<rex>"])
+    rows = [Row(f"step {step}", files, ["a photo of <rex>"] * 2) for step in (50, 100)]
+    shown = replace(rex, samples=rows)
+    html = render(replace(facts, adapters=[shown]))
+    before = render(replace(facts, adapters=[rex]))
+    assert [html.count(f"While it was trained: step {step}") for step in (50, 100)] == [1, 1]
+    assert len(Page(html).sources()) == len(Page(before).sources()) + 4
+    assert shown.to_json()["pictures"][-4:] == [str(file) for file in files] * 2

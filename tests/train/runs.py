@@ -31,7 +31,11 @@ def images(folder: Path, count: int = 3, seed: int = 0) -> list[Photo]:
 
 
 def small_spec(method: str = "lora", **settings: Any) -> TrainSpec:
-    """Few steps of small batches; the penalty is off unless asked for."""
+    """Few steps of small batches, each a whole one of its method, and no average of them; the
+    penalty is off unless asked for.
+    """
     usual: dict[str, Any] = {"steps": 6, "batch": 2, "rank": 2, "checkpoint_every": 2}
+    if method == "cat":
+        usual |= {"cat_every": 1, "ema": 0.0}
     words = {"trigger": "<rex>", "class_word": "dog"}
     return make_spec(method, "pocket", **{**words, **usual, **settings})

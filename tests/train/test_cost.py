@@ -10,10 +10,11 @@ from adreg.train.spec import make_spec
     ("method", "settings", "learning", "still", "most"),
     [
         ("lora", {}, 4, 0, 4),
-        ("cat", {"cat_weight": 2.0}, 8, 4, 8),
+        ("cat", {"cat_weight": 2.0, "cat_every": 1}, 8, 4, 8),
         ("cat", {"cat_weight": 2.0, "cat_every": 2}, 6, 2, 8),
         ("cat", {"cat_weight": 0.0}, 4, 0, 4),
         ("dreambooth", {"prior_images": 8}, 8, 0, 8),
+        ("cat", {"cat_weight": 2.0, "cat_every": 1, "accumulate": 3}, 8, 4, 4),
     ],
 )
 def test_passes_by_hand(

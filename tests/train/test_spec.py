@@ -49,6 +49,10 @@ def test_digest_sees_all_but_checkpoint_every() -> None:
         ("trigger", "<r x>"),
         ("class_word", "  "),
         ("max_grad_norm", float("inf")),
+        ("accumulate", 0),
+        ("accumulate", 5),  # more parts than the batch of 4 has images
+        ("gradient_checkpointing", 1),
+        ("precision", "half"),
         ("nonsense", 1),
     ],
 )

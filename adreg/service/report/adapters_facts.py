@@ -39,7 +39,8 @@ class AdapterFacts:
     `step` and the loss terms; empty where it was not kept), and rows of pictures by trigger.
 
     `shown` maps a trigger to the concept's row; `plain` holds, for each class, the row of the base
-    and that of the adapter, of one prompt without a trigger and the same noise.
+    and that of the adapter, of one prompt without a trigger and the same noise. `samples` are rows
+    of what it made while it was trained.
     """
 
     adapter: Adapter
@@ -51,6 +52,7 @@ class AdapterFacts:
     plain: Sequence[tuple[Row, Row]]
     together: Row | None
     kept: Kept | None
+    samples: Sequence[Row] = ()
 
     @property
     def name(self) -> str:
@@ -84,6 +86,7 @@ class AdapterFacts:
             yield from pair
         if self.together is not None:
             yield self.together
+        yield from self.samples
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from itertools import combinations
 from pathlib import Path
 
 from adreg.bases.find import reference
-from adreg.domain import Adapter, Base, Concept
+from adreg.domain import Adapter, Base, Concept, Json
 from adreg.registry import jobs, scores
 from adreg.score.prompts import called, concept_prompt, plain_prompt
 from adreg.service.generating import base_ref_of
 from adreg.service.lines import kept, line_of
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, Row
+from adreg.service.samples import samples_of
 from adreg.service.scoring import photos_of
 from adreg.service.shots import taken
 from adreg.service.supervisor import Tick
@@ -66,7 +67,19 @@ def _adapter(ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None) -> 
         plain=plain,
         together=together,
         kept=None if line is None else kept(ws, line),
+        samples=_samples(samples_of(ws, adapter)),
     )
+
+
+def _samples(told: Sequence[Json]) -> list[Row]:
+    """A row a step."""
+    rows: dict[int, list[tuple[Path, str]]] = {}
+    for picture in told:
+        rows.setdefault(picture["step"], []).append((Path(picture["path"]), picture["prompt"]))
+    return [
+        Row(f"step {step}", [path for path, _ in row], [prompt for _, prompt in row])
+        for step, row in rows.items()
+    ]
 
 
 def _pictures(

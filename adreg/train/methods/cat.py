@@ -34,7 +34,7 @@ def losses(learner: Learner, batch: Batch, spec: TrainSpec, step: int) -> dict[s
     """
     if spec.cat_weight == 0 or step % spec.cat_every:
         return lora.losses(learner, batch, spec, step)
-    turn = (step // spec.cat_every - 1) * len(batch.ids)
+    turn = (step // spec.cat_every - 1) * spec.batch + batch.first
     plain = learner.plain_text(kept_ids(batch.ids, learner.ordinary, turn))
     base = learner.predict_base(batch.noisy, batch.timesteps, plain)
     both = learner.predict(

@@ -25,7 +25,7 @@ def test_cat_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
 
 
 def test_every_second_step_of_other_prompts_equals_its_formula(case: Any) -> None:
-    spec = small_spec("cat", cat_weight=100.0, cat_every=2, cat_prompts="other")
+    spec = small_spec("cat", batch=3, cat_weight=100.0, cat_every=2, cat_prompts="other")
     made = case(tiny.pocket_pipeline(), spec)
     ref = reference.Reference(tiny.pocket_pipeline(), made.leaves(), {})
     of_class, of_others = preserved_prompts(spec, "pocket")
