@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adreg.diffusion.strata import stratified
+
 
 @dataclass
 class Bank:
@@ -42,7 +44,6 @@ class Bank:
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """noisy, timesteps, text, predicted, weights of n entries, one from each of n equal parts
         of the record: so of as many models as there is room for."""
-        parts = torch.arange(size) + torch.rand(size, generator=generator)
-        which = (parts * (len(self.noisy) / size)).long().clamp(max=len(self.noisy) - 1).tolist()
+        which = stratified(size, len(self.noisy), generator).tolist()
         columns = (self.noisy, self.timesteps, self.text, self.predicted, self.weights)
         return tuple(torch.stack([column[index] for index in which]) for column in columns)

@@ -154,14 +154,17 @@ def new_recipe(
     # A pocket image costs a tenth of a second, one of Stable Diffusion minutes on a CPU.
     sampling = Sampling(images=4 if base.family == "pocket" else 1)
     ridge = DEFAULT_RIDGE if ridge is None else ridge
-    # Half a minute on a pocket base; on Stable Diffusion only for who has a GPU and asks.
-    steps = (
-        (Refinement.steps if base.family == "pocket" else 0)
-        if refine_steps is None
-        else refine_steps
-    )
-    refine = Refinement(steps=steps) if steps else None
+    refine = _usual_refinement(base) if refine_steps is None else _of_steps(refine_steps)
     return MergeRecipe(method, reference, tuple(adapters), ridge, sampling, refine)
+
+
+def _usual_refinement(base: Base) -> Refinement | None:
+    """Half a minute on a pocket base; on Stable Diffusion it is for who has a GPU and asks."""
+    return Refinement() if base.family == "pocket" else None
+
+
+def _of_steps(steps: int) -> Refinement | None:
+    return Refinement(steps=steps) if steps else None
 
 
 def from_json(content: Mapping[str, Any]) -> MergeRecipe:
@@ -212,10 +215,7 @@ def _check_refinement(recipe: MergeRecipe) -> None:
         return
     if not METHODS[recipe.method].needs_statistics:
         raise UsageError(f"recipe: {recipe.method} is not refined", remedy="leave refine out")
-    for name in ("steps", "batch", "images", "sampling_steps"):
-        value = getattr(how, name)
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"recipe: refine.{name} must be 1 or more, not {value!r}")
+    _check_counts("refine", how, ("steps", "batch", "images", "sampling_steps"))
     if not (_finite(how.learning_rate) and how.learning_rate > 0):
         raise UsageError(f"recipe: refine.learning_rate must be above 0, not {how.learning_rate!r}")
     _check_prompts("refine", how.prompts)
@@ -238,11 +238,15 @@ def _check_method(recipe: MergeRecipe) -> None:
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    for name in ("images", "steps"):
-        value = getattr(sampling, name)
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"recipe: sampling.{name} must be 1 or more, not {value!r}")
+    _check_counts("sampling", sampling, ("images", "steps"))
     _check_prompts("sampling", sampling.prompts)
+
+
+def _check_counts(part: str, settings: Sampling | Refinement, names: Sequence[str]) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"recipe: {part}.{name} must be 1 or more, not {value!r}")
 
 
 def _check_prompts(part: str, prompts: Sequence[str]) -> None:

@@ -14,8 +14,7 @@ the weights: so the base is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,13 +23,12 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from adreg.diffusion.modules import get_module, weight_matrix
-from adreg.diffusion.sample import sample
 from adreg.domain import Progress
 from adreg.formats.factors import Delta
 from adreg.merge.bank import Bank
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import Refinement
-from adreg.merge.stages import Deltas, add_deltas, alone
+from adreg.merge.stages import Deltas, add_deltas, alone, prompts_of, sample_each
 
 _DECAY = 0.95  # of the running average of the weights, which is the result
 
@@ -47,19 +45,16 @@ def record(
     bank = Bank()
     for index, operand in enumerate(plan.operands):
         progress("record", index, len(plan.operands) + 1)
+        prompts = prompts_of(operand.phrases(), how.prompts)
         with alone(pipe, operand, adapted[operand.digest]), bank.recording(pipe, operand.weight):
-            _sample(pipe, operand.phrases(), how)
+            sample_each(pipe, prompts, how.images, how.sampling_steps, how.seed)
     usual = sum(operand.weight for operand in plan.operands) / len(plan.operands)
+    classes = sorted({concept.class_word for concept in plan.concepts} - {""})
     with bank.recording(pipe, usual):
-        _sample(pipe, sorted({concept.class_word for concept in plan.concepts} - {""}), how)
-        _sample(pipe, [""], replace(how, prompts=("{c}",), images=2 * how.images))
+        plain = prompts_of(classes, how.prompts)
+        sample_each(pipe, plain, how.images, how.sampling_steps, how.seed)
+        sample_each(pipe, [""], 2 * how.images, how.sampling_steps, how.seed)
     return bank
-
-
-def _sample(pipe: Any, phrases: Sequence[str], how: Refinement) -> None:
-    prompts = [prompt.replace("{c}", phrase) for phrase in phrases for prompt in how.prompts]
-    pairs = [(prompt, how.seed + index) for prompt in prompts for index in range(how.images)]
-    sample(pipe, [p for p, _ in pairs], [s for _, s in pairs], steps=how.sampling_steps, guidance=1)
 
 
 @torch.enable_grad()

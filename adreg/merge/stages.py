@@ -13,7 +13,7 @@ their sum 1.8 and 2.4. With a ridge of .01 instead of .1 for K and V: all positi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,13 +76,15 @@ def _solve(module: str, sums: LayerSums, ridge: float) -> Tensor:
         raise ArtifactError(f"{module}: {error.message}", remedy=error.remedy) from error
 
 
-def prompts_of(operand: Operand, sampling: Sampling) -> list[str]:
-    """Every template with every concept of the adapter."""
-    return [
-        template.replace("{c}", phrase)
-        for phrase in operand.phrases()
-        for template in sampling.prompts
-    ]
+def prompts_of(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every template with every concept."""
+    return [template.replace("{c}", phrase) for phrase in phrases for template in templates]
+
+
+def sample_each(pipe: Any, prompts: Sequence[str], images: int, steps: int, seed: int) -> None:
+    """So many images of every prompt, without guidance, for what is recorded meanwhile."""
+    pairs = [(prompt, seed + index) for prompt in prompts for index in range(images)]
+    sample(pipe, [p for p, _ in pairs], [s for _, s in pairs], steps=steps, guidance=1.0)
 
 
 Recorder = Callable[[Any, Operand, Mapping[str, Delta], Sampling, Grams], None]
@@ -92,13 +94,13 @@ def _record_text_encoder(
     pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
     with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
-        encode(pipe, prompts_of(operand, sampling))
+        encode(pipe, prompts_of(operand.phrases(), sampling.prompts))
 
 
 def _record_text_features(
     pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
-    features = encode(pipe, prompts_of(operand, sampling))
+    features = encode(pipe, prompts_of(operand.phrases(), sampling.prompts))
     for module in grams.watched:
         grams.consume(module, features.flatten(0, 1))
 
@@ -106,14 +108,9 @@ def _record_text_features(
 def _record_sampling(
     pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
 ) -> None:
-    pairs = [
-        (prompt, sampling.seed + index)
-        for prompt in prompts_of(operand, sampling)
-        for index in range(sampling.images)
-    ]
-    prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
+    prompts = prompts_of(operand.phrases(), sampling.prompts)
     with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
-        sample(pipe, prompts, seeds, steps=sampling.steps, guidance=1.0)
+        sample_each(pipe, prompts, sampling.images, sampling.steps, sampling.seed)
 
 
 _RECORD: dict[str, Recorder] = {

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from adreg.diffusion.strata import stratified
 from adreg.diffusion.tokens import token_ids
 from adreg.errors import ArtifactError
 from adreg.train.latents import Bucket, encode_photos
@@ -91,6 +92,7 @@ class Batches:
         device = bucket.latents.device
         latents = bucket.latents[which.to(device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
+        # Which sample has which part is fixed: the images of a batch are drawn in no order.
         timesteps = stratified(size, len(self._schedule.alphas_cumprod), generator).to(device)
         noise = self._shifted(noise, generator)
         assert self._target is not None
@@ -133,16 +135,6 @@ class Batches:
             return None
         alphas = self._schedule.alphas_cumprod.to(timesteps.device)[timesteps]
         return min_snr(alphas, self._gamma, self._kind)
-
-
-def stratified(size: int, total: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (n) below `total`, one from each of n equal parts: each of them as likely as ever.
-
-    A batch then has early and late steps alike, and its gradient less noise. What belongs to
-    which part is fixed: the images of a batch are drawn in no order.
-    """
-    parts = torch.arange(size) + torch.rand(size, generator=generator)
-    return (parts * (total / size)).long().clamp(max=total - 1)
 
 
 def _noise(schedule: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from adreg.diffusion.tokens import token_ids
 from adreg.errors import ArtifactError
-from adreg.train.dataset import Batches, stratified
+from adreg.train.dataset import Batches
 from adreg.train.latents import encode_photos
 from adreg.train.photos import Photo
 from tests import tiny
@@ -73,17 +73,6 @@ def test_the_generator_decides_the_batch(pipe: Any) -> None:
     one, two = (batches.draw(4, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(one.noisy, two.noisy)
     assert torch.equal(one.target, two.target)
-
-
-def test_the_timesteps_of_a_batch_are_spread() -> None:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([stratified(4, 1000, generator) for _ in range(2000)])
-    assert torch.equal(drawn // 250, torch.arange(4).expand(2000, 4))
-    assert (int(drawn.min()), int(drawn.max())) == (0, 999)
-    # Within its part each timestep is as likely as any other.
-    torch.testing.assert_close(
-        (drawn % 250).float().mean(0), torch.full((4,), 124.5), atol=6, rtol=0
-    )
 
 
 def test_the_vae_runs_once(pipe: Any) -> None:
