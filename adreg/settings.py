@@ -78,7 +78,10 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not valid TOML: {error}") from error
+        raise UsageError(
+            f"{file}: not valid TOML: {error}",
+            remedy='a line is: key = value; texts stand in double quotes, as in name = "rex"',
+        ) from error
 
 
 def _apply(settings: Settings, values: Mapping[str, Any], origin: str) -> Settings:

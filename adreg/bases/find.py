@@ -7,7 +7,7 @@ that `from_pretrained` would read, with notes such as `_diffusers_version` left 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from adreg.bases.folder import (
@@ -25,7 +25,9 @@ from adreg.pocket.paths import BASE_DIR
 from adreg.store.digest import sha256_json
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_TEXT = "text_encoder.text_model."
+SECOND_TEXT = ("text_encoder_2", "tokenizer_2")
+"""What Stable Diffusion XL has beside them."""
+_KINDS = "only Stable Diffusion 1.x, 2.x and XL can be a base for now"
 
 
 def weights_of(component: str) -> str:
@@ -47,11 +49,11 @@ def find_base(ref: str, *, components: Mapping[str, str] | None = None) -> Base:
     in diffusers' layout, or a file in it is broken.
     """
     path = base_folder(ref)
-    _check_pipeline(path)
+    names = component_names(path)
     components = components or {
-        name: component_digest(path / name, weights_of(name)) for name in COMPONENTS
+        name: component_digest(path / name, weights_of(name)) for name in names
     }
-    modules = dict(sorted(_modules(path)))
+    modules = dict(sorted(_modules(path, names)))
     return Base(
         name=POCKET if path == BASE_DIR.resolve() else path.name,
         path=path,
@@ -68,8 +70,8 @@ def family_and_prediction(path: Path) -> tuple[str, str]:
 
     Raises what `find_base` raises.
     """
-    _check_pipeline(path)
-    return _family(path, dict(_modules(path))), _prediction_type(path)
+    modules = dict(_modules(path, component_names(path)))
+    return _family(path, modules), _prediction_type(path)
 
 
 def reference(base: Base) -> str:
@@ -77,18 +79,27 @@ def reference(base: Base) -> str:
     return POCKET if base.name == POCKET else str(base.path)
 
 
-def _check_pipeline(path: Path) -> None:
+def component_names(path: Path) -> tuple[str, ...]:
+    """The components of the pipeline in a folder that are loaded.
+
+    ArtifactError where they are not those of a Stable Diffusion 1.x, 2.x or XL.
+    """
     index = read_object(path / "model_index.json")
-    if "text_encoder_2" in index or any(not index.get(name) for name in COMPONENTS):
+    held = {name for name, made_of in index.items() if isinstance(made_of, list) and any(made_of)}
+    names = (*COMPONENTS, *SECOND_TEXT) if held & {*SECOND_TEXT} else COMPONENTS
+    if not held >= {*names}:
         raise ArtifactError(
             f"{path} is a {index.get('_class_name')}, not a Stable Diffusion pipeline",
-            remedy="only Stable Diffusion with one text encoder can be a base for now",
+            remedy=_KINDS,
         )
+    return names
 
 
-def _modules(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(module key, (out, in)) of every 2-D weight of UNet and text encoder, 1x1 convs too."""
-    for component in ("unet", "text_encoder"):
+def _modules(path: Path, names: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(module key, (out, in)) of every 2-D weight of UNet and text encoders, 1x1 convs too."""
+    for component in names:
+        if component != "unet" and not component.startswith("text_encoder"):
+            continue
         for file in weight_files(path / component, weights_of(component)):
             for key, info in read_header(file).tensors.items():
                 module = _module_key(component, key)
@@ -104,7 +115,7 @@ def _module_key(component: str, key: str) -> str | None:
         return f"unet.{name}"
     # embedding tables are 2-D too, and saved by transformers >= 5.6 without the `text_model.`
     name = name.removeprefix("text_model.")
-    return _TEXT + name if name.startswith("encoder.") else None
+    return f"{component}.text_model.{name}" if name.startswith("encoder.") else None
 
 
 def _family(path: Path, modules: Mapping[str, tuple[int, int]]) -> str:
@@ -112,7 +123,7 @@ def _family(path: Path, modules: Mapping[str, tuple[int, int]]) -> str:
     if len(widths) != 1:
         raise ArtifactError(
             f"{path / 'unet'} reads text features of widths {sorted(widths) or UNKNOWN}",
-            remedy="only Stable Diffusion with one text encoder can be a base for now",
+            remedy=_KINDS,
         )
     return family_of_width(widths.pop())
 

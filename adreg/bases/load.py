@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -44,7 +44,7 @@ def _present(device: torch.device) -> bool:
 def load_pipeline(
     path: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Any:
-    """The Stable Diffusion pipeline in a diffusers folder, in eval mode, nothing trainable.
+    """The Stable Diffusion or SDXL pipeline in a diffusers folder, in eval mode, nothing trainable.
 
     Raises ArtifactError where diffusers cannot read the folder.
     """
@@ -52,20 +52,34 @@ def load_pipeline(
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            str(path),
-            dtype=dtype,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            local_files_only=True,
-        )
+        pipe = _read(path, dtype)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ArtifactError(
             f"{path}: diffusers cannot read this folder: {error}",
             remedy="give a folder that StableDiffusionPipeline.save_pretrained wrote",
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.eval().requires_grad_(False)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
     return pipe.to(device)
+
+
+def _read(path: Path, dtype: torch.dtype) -> Any:
+    if (path / "text_encoder_2").is_dir():
+        return StableDiffusionXLPipeline.from_pretrained(
+            str(path),
+            dtype=dtype,
+            image_encoder=None,
+            feature_extractor=None,
+            add_watermarker=False,
+            local_files_only=True,
+        )
+    return StableDiffusionPipeline.from_pretrained(
+        str(path),
+        dtype=dtype,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        local_files_only=True,
+    )

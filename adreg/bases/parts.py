@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adreg.bases.find import COMPONENTS, weights_of
+from adreg.bases.find import component_names, weights_of
 from adreg.bases.folder import digest_of_files, file_digests, weight_files
 from adreg.formats.header import read_header
 
@@ -24,7 +24,7 @@ class Part:
 
 def parts_of(path: Path) -> dict[str, Part]:
     """The components of a base's folder. Raises ArtifactError for a broken header."""
-    return {name: _part(path / name, weights_of(name)) for name in COMPONENTS}
+    return {name: _part(path / name, weights_of(name)) for name in component_names(path)}
 
 
 def _part(folder: Path, stem: str) -> Part:
@@ -42,9 +42,9 @@ def files_of(path: Path) -> dict[str, dict[str, str]]:
 
     Reads every byte. Raises ArtifactError where a file is missing.
     """
-    return {name: file_digests(path / name, weights_of(name)) for name in COMPONENTS}
+    return {name: file_digests(path / name, weights_of(name)) for name in component_names(path)}
 
 
 def components_of(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """`Base.components` of a base whose files have these digests."""
-    return {name: digest_of_files(files[name]) for name in COMPONENTS}
+    return {name: digest_of_files(held) for name, held in files.items()}

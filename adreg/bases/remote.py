@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adreg.bases.find import COMPONENTS, weights_of
+from adreg.bases.find import COMPONENTS, SECOND_TEXT, weights_of
 from adreg.bases.hub import RemoteFile, remote_files
 from adreg.errors import ArtifactError
 
+_WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 # A variant's shard is called `model.fp16-00001-of-00002`, which `model-*` leaves out.
 BASE_FILES: tuple[str, ...] = (
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*.json",
     "tokenizer/merges.txt",
+    "tokenizer_2/*.json",
+    "tokenizer_2/merges.txt",
     *(
         f"{part}/{file}"
-        for part in ("unet", "vae", "text_encoder")
+        for part in _WITH_WEIGHTS
         for file in (
             "config.json",
             f"{weights_of(part)}.safetensors",
@@ -37,11 +40,12 @@ def base_on_hub(ref: str) -> tuple[str, Sequence[RemoteFile]]:
     paths = {file.path for file in files}
     if "model_index.json" not in paths:
         _refuse(ref, "has no model_index.json: it is no pipeline in the diffusers layout")
-    for part in COMPONENTS:
+    second = any(path.startswith(SECOND_TEXT) for path in paths)
+    for part in (*COMPONENTS, *SECOND_TEXT) if second else COMPONENTS:
         held = {path for path in paths if path.startswith(f"{part}/")}
         if not held:
-            _refuse(ref, f"has no {part}: it is no Stable Diffusion with one text encoder")
-        if part in ("unet", "vae", "text_encoder") and not any(".safetensors" in p for p in held):
+            _refuse(ref, f"has no {part}: it is no Stable Diffusion 1.x, 2.x or XL")
+        if part in _WITH_WEIGHTS and not any(".safetensors" in p for p in held):
             _refuse(ref, f"has no {part}/{weights_of(part)}.safetensors, only pickles or variants")
     return revision, files
 

@@ -31,16 +31,14 @@ _CROSS = PREFIXES["unet"] + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.we
 _CONV_IN = PREFIXES["unet"] + "input_blocks.0.0.weight"
 _LATENTS = 4
 _PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+_KINDS = "only Stable Diffusion 1.x, 2.x and XL can be a base for now"
 _FOLDER = "give a folder in the diffusers layout, or the model's Hub id"
 
 # (how a key begins, what the file is, what to do)
 _OTHERS = (
-    ("conditioner.embedders.", "a Stable Diffusion XL checkpoint", "only Stable Diffusion with one"
-     " text encoder can be a base for now"),
-    ("model.diffusion_model.joint_blocks.", "a Stable Diffusion 3 checkpoint", "only Stable"
-     " Diffusion with one text encoder can be a base for now"),
-    ("model.diffusion_model.double_blocks.", "a Flux checkpoint", "only Stable Diffusion with one"
-     " text encoder can be a base for now"),
+    ("conditioner.embedders.", "a Stable Diffusion XL checkpoint in one file", _FOLDER),
+    ("model.diffusion_model.joint_blocks.", "a Stable Diffusion 3 checkpoint", _KINDS),
+    ("model.diffusion_model.double_blocks.", "a Flux checkpoint", _KINDS),
     ("cond_stage_model.model.", "a Stable Diffusion 2 checkpoint in one file", _FOLDER),
     ("control_model.", "a ControlNet", "a ControlNet is no base"),
     ("down_blocks.", "a UNet alone, in the diffusers layout", _FOLDER),

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from adreg.bases.find import COMPONENTS, weights_of
+from adreg.bases.find import COMPONENTS, component_names, weights_of
 from adreg.bases.folder import content_digest, weight_files
 from adreg.errors import AdregError
 from adreg.formats.header import Header, TensorInfo, read_header
@@ -42,7 +42,8 @@ def check_files(path: Path, recorded: Mapping[str, Mapping[str, str]]) -> Iterat
     only headers and numbers are looked at. A file that is new beside the recorded ones counts:
     it would be loaded.
     """
-    for component in COMPONENTS:
+    names = dict.fromkeys((*COMPONENTS, *recorded)) if recorded else component_names(path)
+    for component in names:
         folder = path / component
         known = recorded.get(component, {})
         for name in sorted({*known, *_loaded(folder, weights_of(component))}):

@@ -101,6 +101,18 @@ PenaltyWeight = Annotated[
 Steps = Annotated[int | None, typer.Option(help="Training steps.", min=1)]
 Rank = Annotated[int | None, typer.Option(help="Rank of the low-rank factors.", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
+# Of what the next four may be the spec says more than a least value.
+Batch = Annotated[int | None, typer.Option(help="Images of a step.")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="AdamW's rate for the factors, or for whole weights.")
+]
+TokenLearningRate = Annotated[
+    float | None, typer.Option(help="Its rate for the trigger's embedding; 0: it stays.")
+]
+Ema = Annotated[
+    float | None,
+    typer.Option(help="Decay of the running average that is the result, such as 0.97; 0: none."),
+]
 Flip = Annotated[
     bool,
     typer.Option("--flip", help="Train on the mirrored images too: not where sides tell apart."),
@@ -123,6 +135,10 @@ MinSnr = Annotated[
 NoiseOffset = Annotated[
     float | None,
     typer.Option(help="Shift the noise of whole channels, to learn dark and light.", min=0),
+]
+TimestepBias = Annotated[
+    float | None,
+    typer.Option(help="Train noisy timesteps more: t as often as t to this power.", min=0),
 ]
 Accumulate = Annotated[
     int | None,

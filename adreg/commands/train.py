@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,10 @@ def train(
     prior_images: options.PriorImages = None,
     steps: options.Steps = None,
     rank: options.Rank = None,
+    batch: options.Batch = None,
+    learning_rate: options.LearningRate = None,
+    token_learning_rate: options.TokenLearningRate = None,
+    ema: options.Ema = None,
     seed: options.Seed = None,
     checkpoint_every: options.CheckpointEvery = None,
     flip: options.Flip = False,
@@ -56,6 +61,7 @@ def train(
     buckets: options.Buckets = False,
     min_snr: options.MinSnr = None,
     noise_offset: options.NoiseOffset = None,
+    timestep_bias: options.TimestepBias = None,
     accumulate: options.Accumulate = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
     precision: options.Precision = None,
@@ -74,11 +80,13 @@ def train(
 
     Several folders are trained one after the other, an adapter each.
     """
+    from adreg.service.training import TrainingWish
     from adreg.service.training_plan import plan_training
-    from adreg.service.wishes import Common, wishes_of
+    from adreg.service.wishes import wishes_of
 
     ws = open_workspace(device=device)
-    common = Common(
+    wish_of = partial(
+        TrainingWish,
         method=method or ws.settings.method,
         base=base or ws.settings.base,
         line=line,
@@ -87,6 +95,11 @@ def train(
         settings={
             "steps": steps,
             "rank": rank,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "token_learning_rate": token_learning_rate,
+            "ema": ema,
+            "timestep_bias": timestep_bias,
             "seed": seed,
             "cat_weight": cat_weight,
             "cat_prompts": cat_prompts,
@@ -111,7 +124,7 @@ def train(
             "stop_when": stop_when,
         },
     )
-    wishes = wishes_of(subjects, common, name=name, class_word=class_word, kind=kind, joint=joint)
+    wishes = wishes_of(subjects, wish_of, name=name, class_word=class_word, kind=kind, joint=joint)
     if dry_run or len(wishes) > 1:
         # What is wrong with the last folder is better known before the first is trained.
         plans = [plan_training(ws, wish) for wish in wishes]
@@ -134,6 +147,7 @@ def _print(views: list[Json]) -> None:
 def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Json:
     """Trains one adapter; what --json prints of it."""
     from adreg.registry import scores
+    from adreg.service.already import already
     from adreg.service.cautions import training_cautions
     from adreg.service.subjects import subjects_of
     from adreg.service.training import request_training
@@ -145,6 +159,9 @@ def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Jso
     cautions = training_cautions(ws, job)
     for caution in cautions:
         notice(f"warning: {caution}")
+    too_late = already(ws, wish, job)
+    for note in too_late:
+        notice(note)
     result = run_job(ws, job, wait=wait)
     for note in result["notes"]:
         notice(note)
@@ -157,6 +174,7 @@ def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Jso
         "steps": result["steps"],
         "stopped": result.get("stopped"),
         "warnings": cautions,
+        "notes": [*too_late, *result["notes"]],
         "job": job.id,
     }
 

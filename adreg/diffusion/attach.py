@@ -16,7 +16,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from adreg.diffusion.dense import add_delta, dense_layers, take_off
-from adreg.diffusion.modules import COMPONENTS, get_module, live_name, module_key, weight_matrix
+from adreg.diffusion.modules import components, get_module, live_name, module_key, weight_matrix
 from adreg.diffusion.tokens import add_tokens
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Delta, Factors
@@ -41,8 +41,8 @@ def patched_modules(pipe: Any, name: str) -> list[str]:
     dense = [module for module, held in dense_layers(pipe) if slot in held.deltas]
     return sorted(
         module_key(component, path)
-        for component in COMPONENTS
-        for path, layer in lora_layers(getattr(pipe, component))
+        for component, model in components(pipe)
+        for path, layer in lora_layers(model)
         if slot in layer.lora_A
     ) + sorted(dense)
 
@@ -55,10 +55,10 @@ def attach(pipe: Any, name: str, weights: AdapterWeights, weight: float = 1.0) -
     """
     _check_shapes(pipe, name, weights.deltas)
     add_tokens(pipe, weights.tokens)
-    for component in COMPONENTS:
+    for component, model in components(pipe):
         mine = {key: f for key, f in weights.factors.items() if key.split(".")[0] == component}
         if mine:
-            _patch(pipe, component, name, mine)
+            _patch(pipe, model, name, mine)
     for key, delta in weights.dense.items():
         add_delta(pipe, key, peft_name(name), delta.values)
     missed = set(weights.deltas) ^ set(patched_modules(pipe, name))
@@ -77,11 +77,10 @@ def _check_shapes(pipe: Any, name: str, deltas: Mapping[str, Delta]) -> None:
             )
 
 
-def _patch(pipe: Any, component: str, name: str, factors: Mapping[str, Factors]) -> None:
+def _patch(pipe: Any, model: Any, name: str, factors: Mapping[str, Factors]) -> None:
     ranks = {live_name(key).split(".", 1)[1]: factors[key].rank for key in sorted(factors)}
     # peft reads its patterns as regular expressions.
     pattern = {re.escape(path): rank for path, rank in ranks.items()}
-    model = getattr(pipe, component)
     active = _active(pipe)
     config = LoraConfig(
         r=max(ranks.values()),
@@ -109,15 +108,15 @@ def _write(layer: LoraLayer, slot: str, factor: Factors) -> None:
 
 def _active(pipe: Any) -> list[str]:
     names: dict[str, None] = {}
-    for component in COMPONENTS:
-        for _, layer in lora_layers(getattr(pipe, component)):
+    for _, model in components(pipe):
+        for _, layer in lora_layers(model):
             names.update(dict.fromkeys(layer.active_adapters))
     return [name for name in names if name != "default"]
 
 
 def _activate(pipe: Any, slots: list[str]) -> None:
-    for component in COMPONENTS:
-        for _, layer in lora_layers(getattr(pipe, component)):
+    for _, model in components(pipe):
+        for _, layer in lora_layers(model):
             layer.set_adapter(slots, inference_mode=True)
 
 
@@ -126,8 +125,8 @@ def set_weights(pipe: Any, weights: Mapping[str, float], *, keep: bool = False) 
     slots = {peft_name(name): weight for name, weight in weights.items()}
     others = [name for name in _active(pipe) if name not in slots] if keep else []
     _activate(pipe, [*others, *slots])
-    for component in COMPONENTS:
-        for _, layer in lora_layers(getattr(pipe, component)):
+    for _, model in components(pipe):
+        for _, layer in lora_layers(model):
             for slot in slots.keys() & layer.lora_A.keys():
                 layer.set_scale(slot, slots[slot])
     for _, held in dense_layers(pipe):
@@ -140,8 +139,7 @@ def detach_all(pipe: Any) -> None:
 
     Tokens stay in the vocabulary: without their prompts they change nothing.
     """
-    for component in COMPONENTS:
-        model = getattr(pipe, component)
+    for _, model in components(pipe):
         if getattr(model, "_hf_peft_config_loaded", False):
             _unwrap(model)
     take_off(pipe)
@@ -158,7 +156,7 @@ def _unwrap(model: Any) -> None:
 @contextmanager
 def disabled(pipe: Any) -> Iterator[None]:
     """The base alone, for as long as the context lasts; what asked for gradients still does."""
-    layers = [layer for c in COMPONENTS for _, layer in lora_layers(getattr(pipe, c))]
+    layers = [layer for _, model in components(pipe) for _, layer in lora_layers(model)]
     wanted = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
     dense = [held for _, held in dense_layers(pipe)]
     for layer in layers:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from adreg.diffusion.modules import COMPONENTS, base_layer, get_module, module_key, weight_matrix
+from adreg.diffusion.modules import base_layer, components, get_module, module_key, weight_matrix
 
 
 class DenseDeltas(nn.Module):
@@ -53,16 +53,16 @@ def add_delta(pipe: Any, module: str, slot: str, values: Tensor) -> nn.Parameter
 
 def dense_layers(pipe: Any) -> Iterator[tuple[str, DenseDeltas]]:
     """(module key, deltas) of every layer that has some."""
-    for component in COMPONENTS:
-        for path, layer in getattr(pipe, component).named_modules():
+    for component, model in components(pipe):
+        for path, layer in model.named_modules():
             if (held := _deltas(layer)) is not None:
                 yield module_key(component, path.removesuffix(".base_layer")), held
 
 
 def take_off(pipe: Any) -> None:
     """Takes every delta off; the layers' weights are the very tensors they were."""
-    for component in COMPONENTS:
-        for layer in list(getattr(pipe, component).modules()):
+    for _, model in components(pipe):
+        for layer in list(model.modules()):
             if _deltas(layer) is not None:
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 

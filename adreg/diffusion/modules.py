@@ -1,23 +1,31 @@
 """Module keys ("unet.<path>", "text_encoder.text_model.<path>") and the live layers they name.
 
 Keys are spelled as in weight files. Since transformers 5.6 the live text encoder has no
-`text_model` level, so its paths are one level shorter than its keys.
+`text_model` level, so its paths are one level shorter than its keys; SDXL's second still has it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from adreg.errors import ArtifactError
 
-COMPONENTS = ("unet", "text_encoder")
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+"""What an adapter can change; only Stable Diffusion XL has the last."""
 _TEXT = "text_encoder.text_model."
 _ATTENTION = re.compile(r"unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)")
 _CROSS_KV = re.compile(r"unet\..*\.attn2\.(to_k|to_v)")
+
+
+def components(pipe: Any) -> Iterator[tuple[str, nn.Module]]:
+    """(name, model) of each of COMPONENTS that the pipeline has."""
+    for name in COMPONENTS:
+        if (model := getattr(pipe, name, None)) is not None:
+            yield name, model
 
 
 def live_name(module: str) -> str:
@@ -50,9 +58,10 @@ def get_module(pipe: Any, module: str) -> nn.Module:
 def live_modules(pipe: Any) -> dict[str, tuple[int, int]]:
     """Every key of a bare pipeline an adapter could change, sorted, to its (out, in)."""
     found: dict[str, tuple[int, int]] = {}
-    for component in COMPONENTS:
-        for path, layer in getattr(pipe, component).named_modules():
-            if is_matrix(layer):
+    for component, model in components(pipe):
+        for path, layer in model.named_modules():
+            # What an encoder's pooled output is multiplied with is no layer of the text model.
+            if is_matrix(layer) and path != "text_projection":
                 out, inputs = layer.weight.shape[:2]
                 found[module_key(component, path)] = (out, inputs)
     return dict(sorted(found.items()))

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 
-def stratified(size: int, total: int, generator: torch.Generator) -> Tensor:
-    """Whole numbers (n) below `total`, one from each of n equal parts: each as likely as ever.
+def stratified(size: int, total: int, generator: torch.Generator, bias: float = 0.0) -> Tensor:
+    """Whole numbers k (n) below `total`, one from each of n equally likely parts, P(k) ~ k^bias.
 
     A batch then has early and late ones alike, and its gradient less noise.
     """
     parts = torch.arange(size) + torch.rand(size, generator=generator)
-    return (parts * (total / size)).long().clamp(max=total - 1)
+    drawn = (parts / size) ** (1 / (1 + bias)) * total if bias else parts * (total / size)
+    return drawn.long().clamp(max=total - 1)

@@ -1,4 +1,8 @@
-"""Learned trigger tokens: into the vocabulary, into prompts, and out of prompts again."""
+"""Learned trigger tokens: into the vocabulary, into prompts, and out of prompts again.
+
+Where there are two text encoders, a trigger is one token with one id, and its embedding is the row
+of each, side by side: of SDXL 768 + 1280 numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adreg.diffusion.text import Text, encode_ids, split_ids, text_parts, text_widths
 from adreg.errors import ArtifactError, ConflictError
 
 
@@ -17,19 +22,31 @@ def token_names(trigger: str, vectors: int) -> list[str]:
 
 
 def extend_vocabulary(pipe: Any, trigger: str, vectors: int) -> list[int]:
-    """Adds a trigger's tokens to the tokenizer only; returns their ids.
+    """Adds a trigger's tokens to the tokenizers only; returns their ids.
 
-    Raises ConflictError where one of them is in the vocabulary already.
+    Raises ConflictError where one of them is in the vocabulary already, ArtifactError where two
+    tokenizers differ in how many tokens they know.
     """
     names = token_names(trigger, vectors)
     _check_free(pipe, names)
-    first = len(pipe.tokenizer)
-    pipe.tokenizer.add_tokens(names)
+    sizes = {len(tokenizer) for tokenizer, _ in text_parts(pipe)}
+    if len(sizes) > 1:
+        raise ArtifactError(
+            f"the tokenizers of the base know {' and '.join(map(str, sorted(sizes)))} tokens",
+            remedy="use a base whose text encoders read the same vocabulary",
+        )
+    for tokenizer, _ in text_parts(pipe):
+        tokenizer.add_tokens(names)
+    first = sizes.pop()
     return list(range(first, first + vectors))
 
 
 def _check_free(pipe: Any, names: Sequence[str]) -> None:
-    taken = pipe.tokenizer.get_vocab().keys() & set(names)
+    taken = {
+        name
+        for tokenizer, _ in text_parts(pipe)
+        for name in tokenizer.get_vocab().keys() & set(names)
+    }
     if taken:
         raise ConflictError(
             f"the token {min(taken)} is in the vocabulary already",
@@ -42,13 +59,12 @@ def add_tokens(pipe: Any, tokens: Mapping[str, Tensor]) -> None:
 
     Raises ConflictError for a token that exists and ArtifactError for another width.
     """
-    table = pipe.text_encoder.get_input_embeddings()
-    width = table.weight.shape[1]
+    widths = text_widths(pipe)
     for trigger, rows in tokens.items():
-        if rows.dim() != 2 or rows.shape[1] != width or not len(rows):
+        if rows.dim() != 2 or rows.shape[1] != sum(widths) or not len(rows):
             raise ArtifactError(
                 f"token {trigger}: embedding of shape {tuple(rows.shape)} for a text encoder "
-                f"of width {width}",
+                f"of width {' + '.join(map(str, widths))}",
                 remedy="use an adapter made for this base",
             )
     # All before the first is added: a tokenizer cannot forget.
@@ -57,20 +73,22 @@ def add_tokens(pipe: Any, tokens: Mapping[str, Tensor]) -> None:
     for trigger in sorted(tokens):
         extend_vocabulary(pipe, trigger, len(tokens[trigger]))
     if fresh:
-        _append_rows(pipe, torch.cat(fresh))
+        by_encoder = torch.split(torch.cat(fresh), widths, dim=1)
+        for (tokenizer, encoder), rows in zip(text_parts(pipe), by_encoder, strict=True):
+            _append_rows(tokenizer, encoder, rows)
 
 
-def _append_rows(pipe: Any, rows: Tensor) -> None:
-    old = pipe.text_encoder.get_input_embeddings().weight
-    first = len(pipe.tokenizer) - len(rows)
+def _append_rows(tokenizer: Any, encoder: Any, rows: Tensor) -> None:
+    old = encoder.get_input_embeddings().weight
+    first = len(tokenizer) - len(rows)
     # Some tables are longer than the vocabulary (padding rows): write where the ids point.
-    size = max(len(pipe.tokenizer), len(old))
+    size = max(len(tokenizer), len(old))
     new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)
     new.requires_grad_(False)
     new.weight[: len(old)] = old
     new.weight[first : first + len(rows)] = rows.to(old)
-    pipe.text_encoder.set_input_embeddings(new)
-    pipe.text_encoder.config.vocab_size = size
+    encoder.set_input_embeddings(new)
+    encoder.config.vocab_size = size
 
 
 def expand_prompt(pipe: Any, prompt: str) -> str:
@@ -80,16 +98,22 @@ def expand_prompt(pipe: Any, prompt: str) -> str:
 
 
 def token_ids(pipe: Any, prompts: Sequence[str]) -> Tensor:
-    """Token ids (n x 77) of prompts, triggers expanded, padded and cut to the model's length."""
+    """Token ids (n x 77) of prompts, triggers expanded, padded and cut to the model's length.
+
+    Of SDXL they are those of both tokenizers, side by side (n x 154): their padding differs.
+    """
     expanded = [expand_prompt(pipe, prompt) for prompt in prompts]
-    ids: Tensor = pipe.tokenizer(
-        expanded,
-        padding="max_length",
-        max_length=pipe.tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return ids
+    read = [
+        tokenizer(
+            expanded,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        for tokenizer, _ in text_parts(pipe)
+    ]
+    return torch.cat(read, dim=1)
 
 
 def trigger_ids(pipe: Any, trigger: str) -> list[int]:
@@ -116,13 +140,19 @@ def drop_token(input_ids: Tensor, dropped: int | Collection[int], pad_id: int) -
     return out
 
 
-def encode_ids(pipe: Any, ids: Tensor) -> Tensor:
-    """Text features (n x 77 x d) of token ids, as the UNet's cross-attention reads them."""
-    features: Tensor = pipe.text_encoder(ids.to(pipe.text_encoder.device))[0]
-    return features
+def drop_tokens(pipe: Any, ids: Tensor, dropped: Collection[int]) -> Tensor:
+    """What `token_ids` gave, without the given ids: `drop_token` for each tokenizer."""
+    parts = zip(text_parts(pipe), split_ids(pipe, ids), strict=True)
+    kept = [drop_token(own, dropped, tokenizer.pad_token_id) for (tokenizer, _), own in parts]
+    return torch.cat(kept, dim=1)
 
 
 @torch.no_grad()
+def read_prompts(pipe: Any, prompts: Sequence[str]) -> Text:
+    """What prompts say to the UNet."""
+    return encode_ids(pipe, token_ids(pipe, prompts))
+
+
 def encode(pipe: Any, prompts: Sequence[str]) -> Tensor:
     """Text features (n x 77 x d) of prompts."""
-    return encode_ids(pipe, token_ids(pipe, prompts))
+    return read_prompts(pipe, prompts).features

@@ -52,7 +52,12 @@ def adapter_digest(path: Path) -> str:
 
 def _hashes(found: Probe) -> tuple[str, dict[str, str]]:
     """SHA-256 of the tensor region, and of each token's bytes, in one reading."""
-    header, triggers = found.header, {key: trigger for trigger, key in found.tokens.items()}
+    header = found.header
+    triggers = {
+        key: trigger if len(keys) == 1 else key
+        for trigger, keys in found.tokens.items()
+        for key in keys
+    }
     region, tokens = hashlib.sha256(), {}
     for key in sorted(header.tensors, key=lambda key: header.tensors[key].start):
         raw = read_tensor_bytes(header, key)

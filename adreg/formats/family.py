@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 UNKNOWN = "unknown"
 _BY_WIDTH = {128: "pocket", 768: "sd1", 1024: "sd2", 1280: "sdxl-refiner", 2048: "sdxl"}
 _BY_CLAIM = (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("pocket", "pocket"))
-CLAIMS = {"sd1": "sd_v1", "sd2": "sd_v2"}
+CLAIMS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
     "sd2": "stable-diffusion-v2-768-v",
+    "sdxl": "stable-diffusion-xl-v1-base",
 }
-RESOLUTIONS = {"pocket": "64x64", "sd2": "768x768"}
+RESOLUTIONS = {"pocket": "64x64", "sd2": "768x768", "sdxl": "1024x1024"}
 USUAL_RESOLUTION = "512x512"
 
 

@@ -19,7 +19,14 @@ from adreg.formats.family import text_widths, vote
 from adreg.formats.header import Header, TensorInfo, read_header, read_scalar
 from adreg.formats.manifest import concepts_of, read_manifest
 from adreg.formats.refused import known_spelling
-from adreg.formats.spelling import is_kohya, raw_names, split_key, token_trigger
+from adreg.formats.spelling import (
+    ENCODERS,
+    has_several_encoders,
+    is_kohya,
+    raw_names,
+    split_key,
+    token_trigger,
+)
 
 Format = Literal["diffusers", "kohya", "adreg"]
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -42,8 +49,9 @@ class Probe:
 
     `modules` maps raw module keys to (out, in, rank), the rank 0 for a dense delta. `parts` maps
     those of low rank to their tensor keys, `scales` to the factor that belongs on up @ down;
-    `dense` maps the others to their tensor key; `tokens` maps triggers to tensor keys. `rank` is
-    the largest. `concepts` come from adreg's manifest, or from the tokens where there is none.
+    `dense` maps the others to their tensor key; `tokens` maps triggers to the tensor keys of their
+    embeddings, one for each text encoder. `rank` is the largest. `concepts` come from adreg's
+    manifest, or from the tokens where there is none.
     """
 
     path: Path
@@ -59,7 +67,7 @@ class Probe:
     parts: Mapping[str, Parts]
     scales: Mapping[str, float]
     dense: Mapping[str, str]
-    tokens: Mapping[str, str]
+    tokens: Mapping[str, tuple[str, ...]]
 
 
 def probe(path: Path) -> Probe:
@@ -69,7 +77,8 @@ def probe(path: Path) -> Probe:
     header, an unknown or refused format, factors that do not fit each other, or a bad manifest.
     """
     header = read_header(path)
-    grouped, tokens = _sort_keys(header)
+    grouped, embeddings = _sort_keys(header)
+    tokens = {trigger: _token_keys(header, trigger, own) for trigger, own in embeddings.items()}
     ordered = sorted(grouped.items())
     dense = {raw: _dense(path, raw, found) for raw, found in ordered if "dense" in found}
     parts = {raw: _parts(path, raw, found) for raw, found in ordered if raw not in dense}
@@ -81,7 +90,7 @@ def probe(path: Path) -> Probe:
     }
     kohya = _one_spelling(path, modules)
     manifest = read_manifest(path, header.metadata)
-    widths = [token_shape(header.tensors[key])[1] for key in tokens.values()]
+    widths = [token_shape(header, keys)[1] for keys in tokens.values()]
     shapes = [(raw, shape[1]) for raw, shape in modules.items()]
     family, reasons = vote(shapes, header.metadata, widths)
     return Probe(
@@ -125,28 +134,45 @@ def match(found: Probe, base_modules: Mapping[str, tuple[int, int]]) -> dict[str
     return dict(sorted(matched.items()))
 
 
-def token_shape(info: TensorInfo) -> tuple[int, int]:
-    """(n_vectors, dim) of an embedding stored as one row or as several."""
+def token_shape(header: Header, keys: Sequence[str]) -> tuple[int, int]:
+    """(n_vectors, dim) of an embedding, the widths of several text encoders added up."""
+    shapes = [_rows(header.tensors[key]) for key in keys]
+    return shapes[0][0], sum(dim for _, dim in shapes)
+
+
+def token_widths(found: Probe) -> tuple[int, ...]:
+    """How wide the embeddings are for each text encoder, where they are for several."""
+    split = (keys for keys in found.tokens.values() if len(keys) > 1)
+    return tuple(_rows(found.header.tensors[key])[1] for key in next(split, ()))
+
+
+def _rows(info: TensorInfo) -> tuple[int, int]:
+    """(n_vectors, dim) of what is stored as one row or as several."""
     return (1, info.shape[0]) if len(info.shape) == 1 else (info.shape[0], info.shape[1])
 
 
 def _match_tokens(found: Probe, base_modules: Mapping[str, tuple[int, int]]) -> None:
     widths = text_widths((module, shape[1]) for module, shape in base_modules.items())
-    for trigger, key in found.tokens.items():
-        dim = token_shape(found.header.tensors[key])[1]
+    encoders = 1 + has_several_encoders(base_modules)
+    for trigger, keys in found.tokens.items():
+        dim = token_shape(found.header, keys)[1]
         if widths and dim not in widths:
-            _unfit(found, f"token {trigger} is {dim} wide, the base's text {sorted(widths)}", key)
+            said = f"token {trigger} is {dim} wide, the base's text {sorted(widths)}"
+            _unfit(found, said, keys[0])
+        if len(keys) != encoders:
+            said = f"token {trigger} is for {len(keys)} text encoders, the base has {encoders}"
+            _unfit(found, said, keys[0])
 
 
-def _sort_keys(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+def _sort_keys(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """Tensor keys grouped by module, and those of token embeddings by trigger."""
     modules: dict[str, dict[str, str]] = {}
-    tokens: dict[str, str] = {}
+    tokens: dict[str, dict[str, str]] = {}
     unknown: list[str] = []
     for key in sorted(header.tensors):
-        split, trigger = split_key(key), token_trigger(key)
-        if trigger:
-            _check_token(header, trigger, key, tokens)
+        split, token = split_key(key), token_trigger(key)
+        if token:
+            _check_token(header, token, key, tokens)
         elif split is None:
             unknown.append(key)
         elif modules.setdefault(split[0], {}).setdefault(split[1], key) != key:
@@ -168,12 +194,26 @@ def _refuse_unknown(path: Path, unknown: Sequence[str]) -> None:
         _refuse(path, f"has {len(unknown)} keys no LoRA format explains: {shown}")
 
 
-def _check_token(header: Header, trigger: str, key: str, tokens: dict[str, str]) -> None:
+def _check_token(
+    header: Header, token: tuple[str, str], key: str, tokens: dict[str, dict[str, str]]
+) -> None:
+    trigger, encoder = token
     info = header.tensors[key]
     if info.dtype not in FLOATS or len(info.shape) not in (1, 2) or 0 in info.shape:
         _refuse(header.path, f"is {info.dtype} {list(info.shape)}, no token embedding", key)
-    if tokens.setdefault(trigger, key) != key:
+    if tokens.setdefault(trigger, {}).setdefault(encoder, key) != key:
         _refuse(header.path, f"gives token {trigger} twice", key)
+
+
+def _token_keys(header: Header, trigger: str, found: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of one embedding, in the order of the text encoders."""
+    if set(found) not in ({""}, {*ENCODERS}):
+        said = f"does not give token {trigger} for one text encoder, or for both of SDXL"
+        _refuse(header.path, said, min(found.values()))
+    keys = tuple(found[encoder] for encoder in (ENCODERS if len(found) > 1 else ("",)))
+    if len({_rows(header.tensors[key])[0] for key in keys}) > 1:
+        _refuse(header.path, f"gives token {trigger} different numbers of vectors", keys[0])
+    return keys
 
 
 def _parts(path: Path, raw: str, found: Mapping[str, str]) -> Parts:

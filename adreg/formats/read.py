@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from adreg.domain import Json
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Delta, Dense, Factors
 from adreg.formats.header import Header, read_tensor_bytes
-from adreg.formats.probe import Probe, match, probe, token_shape
+from adreg.formats.probe import Probe, match, probe, token_widths
 
 _DTYPES = {
     "F64": torch.float64,
@@ -29,6 +29,8 @@ class AdapterWeights:
 
     `factors` maps module keys to low-rank factors (fp32, every scale folded into up), sorted by
     key; `tokens` maps triggers to embeddings (n_vectors x dim); `manifest` is formats.manifest's.
+    Where a base has several text encoders, an embedding is the rows of all of them side by side,
+    and `token_widths` says how many columns are each one's.
     `convolutions` names the modules that are 1x1 convolutions: their factors are matrices here,
     but a file must give them their two kernel axes back or diffusers cannot load it. `dense` maps
     the modules whose whole weight was trained to their deltas (fp32), sorted by key.
@@ -39,6 +41,7 @@ class AdapterWeights:
     manifest: Json = field(default_factory=dict)
     convolutions: frozenset[str] = frozenset()
     dense: Mapping[str, Dense] = field(default_factory=dict)
+    token_widths: tuple[int, ...] = ()
 
     @property
     def deltas(self) -> dict[str, Delta]:
@@ -74,8 +77,9 @@ def read_adapter(path: Path, base_modules: Mapping[str, tuple[int, int]]) -> Ada
         for module, raw in matched.items()
         if raw in found.dense
     }
-    tokens = {trigger: _token(found.header, key) for trigger, key in found.tokens.items()}
-    return AdapterWeights(factors, tokens, found.manifest, convolutions, dense)
+    tokens = {trigger: _token(found.header, keys) for trigger, keys in found.tokens.items()}
+    widths = token_widths(found)
+    return AdapterWeights(factors, tokens, found.manifest, convolutions, dense, widths)
 
 
 def _factors(found: Probe, raw: str) -> Factors:
@@ -84,8 +88,9 @@ def _factors(found: Probe, raw: str) -> Factors:
     return Factors(_finite(found.path, parts.up, up * found.scales[raw]), down)
 
 
-def _token(header: Header, key: str) -> Tensor:
-    return _tensor(header, key).reshape(token_shape(header.tensors[key]))
+def _token(header: Header, keys: Sequence[str]) -> Tensor:
+    rows = [_tensor(header, key) for key in keys]
+    return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows], dim=1)
 
 
 def _tensor(header: Header, key: str) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 _CONVERT = "convert it to a diffusers or kohya LoRA first, in the tool that trained it"
-_SD_ONLY = "only Stable Diffusion adapters with one text encoder can be used for now"
+_SD_ONLY = "only adapters for Stable Diffusion 1.x, 2.x and XL can be used for now"
 
 _SPELLINGS: tuple[tuple[str, str, str], ...] = (
     (
@@ -24,7 +24,7 @@ _SPELLINGS: tuple[tuple[str, str, str], ...] = (
     (r".*\.lora_B\.bias$", "a LoRA with biases", "train it again without lora_bias"),
     (r".*\.diff(_b)?$", "a full weight difference in kohya spelling", _CONVERT),
     (r"lora_controlnet", "a control-LoRA", "this is no concept adapter"),
-    (r"(lora_te[123]_|text_encoder_[23]\.)", "an adapter for several text encoders", _SD_ONLY),
+    (r"(lora_te3_|text_encoder_3\.)", "an adapter for three text encoders", _SD_ONLY),
     (r"(lora_)?transformer[._]", "an adapter for a diffusion transformer", _SD_ONLY),
     (r"(diffusion_model|double_blocks|single_blocks)\.", "a ComfyUI or Flux LoRA", _CONVERT),
     (

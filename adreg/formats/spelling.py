@@ -6,17 +6,20 @@ A raw module key is what a file calls a module, with the suffix that tells up fr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from adreg.errors import ArtifactError
 
 TOKEN_PREFIX = "adreg_lora_tokens."
 BUNDLE_PREFIX = "bundle_emb."
 BUNDLE_SUFFIX = ".string_to_param.*"
+# How the embeddings of SDXL's two text encoders are told apart everywhere, in this order.
+ENCODERS = ("clip_l", "clip_g")
 DENSE_SUFFIX = ".diff"
-KOHYA_PREFIXES = ("lora_unet_", "lora_te_")
+KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 _LDM_PREFIXES = ("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_")
 _TEXT = "text_encoder."
+_SECOND_TEXT = "text_encoder_2."
 
 _PARTS = (
     (".lora_A.weight", "down"),
@@ -33,7 +36,12 @@ _PARTS = (
 _PROCESSOR = re.compile(
     r"(?P<layer>unet\..+)\.processor\.(?P<name>to_[a-z]+)_lora\.(?P<part>down|up)\.weight"
 )
-_TRIGGER = re.compile(r"<[a-z0-9][a-z0-9._-]{0,95}>")
+_TRIGGER = r"(?P<trigger><[a-z0-9][a-z0-9._-]{0,95}>)"
+_ENCODER = rf"\.(?P<encoder>{'|'.join(ENCODERS)})"
+_TOKEN = re.compile(rf"{re.escape(TOKEN_PREFIX)}{_TRIGGER}({_ENCODER})?")
+_BUNDLED = re.compile(
+    rf"{re.escape(BUNDLE_PREFIX)}{_TRIGGER}({re.escape(BUNDLE_SUFFIX)}|{_ENCODER})"
+)
 
 
 def split_key(key: str) -> tuple[str, str] | None:
@@ -49,26 +57,36 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
-def token_trigger(key: str) -> str | None:
-    """The trigger whose embedding a tensor is; None where the key names no embedding."""
-    if key.startswith(TOKEN_PREFIX):
-        trigger = key.removeprefix(TOKEN_PREFIX)
-    elif key.startswith(BUNDLE_PREFIX) and key.endswith(BUNDLE_SUFFIX):
-        trigger = key.removeprefix(BUNDLE_PREFIX).removesuffix(BUNDLE_SUFFIX)
-    else:
-        return None
-    return trigger if _TRIGGER.fullmatch(trigger) else None
+def token_trigger(key: str) -> tuple[str, str] | None:
+    """(trigger, which of ENCODERS or "") of the embedding a tensor is; None for any other."""
+    hit = _TOKEN.fullmatch(key) or _BUNDLED.fullmatch(key)
+    return (hit["trigger"], hit["encoder"] or "") if hit else None
+
+
+def token_keys(trigger: str, encoders: int, *, bundled: bool = False) -> list[str]:
+    """The tensor keys of a trigger's embedding for that many text encoders."""
+    prefix, end = (BUNDLE_PREFIX, BUNDLE_SUFFIX) if bundled else (TOKEN_PREFIX, "")
+    ends = [f".{name}" for name in ENCODERS[:encoders]] if encoders > 1 else [end]
+    return [prefix + trigger + suffix for suffix in ends]
 
 
 def is_kohya(raw: str) -> bool:
     return raw.startswith(KOHYA_PREFIXES)
 
 
-def kohya_name(module: str) -> str:
-    """What kohya calls a module: dots become underscores behind `lora_unet_` or `lora_te_`."""
-    if module.startswith(_TEXT):
-        return "lora_te_" + module.removeprefix(_TEXT).replace(".", "_")
-    return "lora_" + module.replace(".", "_")
+def kohya_name(module: str, *, several: bool = False) -> str:
+    """What kohya calls a module: dots become underscores behind `lora_unet_` or `lora_te_`, which
+    is `lora_te1_` and `lora_te2_` where a base has several text encoders.
+    """
+    component, _, path = module.partition(".")
+    first = "te1" if several else "te"
+    short = {"text_encoder": first, "text_encoder_2": "te2"}.get(component, component)
+    return f"lora_{short}_" + path.replace(".", "_")
+
+
+def has_several_encoders(modules: Iterable[str]) -> bool:
+    """Whether a base of these modules has a second text encoder, as SDXL has."""
+    return any(module.startswith(_SECOND_TEXT) for module in modules)
 
 
 def raw_names(base_modules: Mapping[str, tuple[int, int]]) -> dict[str, str]:
@@ -78,10 +96,12 @@ def raw_names(base_modules: Mapping[str, tuple[int, int]]) -> dict[str, str]:
     ArtifactError where two modules of the base would get one name.
     """
     names: dict[str, str] = {}
+    several = has_several_encoders(base_modules)
     for module in base_modules:
         # transformers >= 5 saves text encoders without the `text_model.` level
         flat = module.replace("text_encoder.text_model.", _TEXT, 1)
-        for name in (module, flat, kohya_name(module), kohya_name(flat)):
+        kohya = (kohya_name(name, several=several) for name in (module, flat))
+        for name in (module, flat, *kohya):
             if names.setdefault(name, module) != module:
                 raise ArtifactError(
                     f"modules {names[name]!r} and {module!r} of the base share the key {name!r}",
@@ -93,5 +113,5 @@ def raw_names(base_modules: Mapping[str, tuple[int, int]]) -> dict[str, str]:
 def _is_module(module: str, suffix: str) -> bool:
     kohya = suffix.startswith((".lora_down", ".lora_up", ".alpha"))
     if not kohya:
-        return module.startswith(("unet.", _TEXT))
+        return module.startswith(("unet.", _TEXT, _SECOND_TEXT))
     return module.startswith(KOHYA_PREFIXES) and not module.startswith(_LDM_PREFIXES)

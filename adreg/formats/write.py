@@ -21,11 +21,10 @@ from adreg.formats import manifest as manifests
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
 from adreg.formats.spelling import (
-    BUNDLE_PREFIX,
-    BUNDLE_SUFFIX,
     DENSE_SUFFIX,
-    TOKEN_PREFIX,
+    has_several_encoders,
     kohya_name,
+    token_keys,
 )
 from adreg.store.digest import canonical_json
 from adreg.store.staging import writing
@@ -39,12 +38,13 @@ def write_adapter(path: Path, weights: AdapterWeights, metadata: Mapping[str, st
 
     Dense deltas go in as `<module>.diff` (out x in), which diffusers refuses to load rather than
     pass over.
-    Tokens go in as `adreg_lora_tokens.<trigger>`: diffusers passes over keys with "lora" in
-    them that name no module. `metadata` adds to what is written anyway (the manifest, `ss_*`,
+    Tokens go in as `adreg_lora_tokens.<trigger>`, those of two text encoders with `.clip_l` and
+    `.clip_g` behind it: diffusers passes over keys with "lora" in them that name no module.
+    `metadata` adds to what is written anyway (the manifest, `ss_*`,
     `modelspec.*`) or replaces it. The file appears whole or not at all.
     Raises ArtifactError for weights that are empty or not finite, ExternalError from the disk.
     """
-    tensors = {TOKEN_PREFIX + trigger: token for trigger, token in weights.tokens.items()}
+    tensors = _embeddings(weights)
     for module, factors in weights.factors.items():
         spelled = _spelled(factors, module in weights.convolutions)
         tensors[f"{module}.lora_A.weight"] = spelled.down
@@ -69,16 +69,23 @@ def write_kohya(path: Path, weights: AdapterWeights, metadata: Mapping[str, str]
             remedy="merge the adapter into a checkpoint: adreg merge NAME",
         )
     rank = _largest_rank(weights)
-    tensors = {
-        BUNDLE_PREFIX + trigger + BUNDLE_SUFFIX: token for trigger, token in weights.tokens.items()
-    }
+    several = has_several_encoders(weights.factors) or bool(weights.token_widths)
+    tensors = _embeddings(weights, bundled=True)
     for module, factors in weights.factors.items():
         spelled = _spelled(_padded(factors, rank), module in weights.convolutions)
-        name = kohya_name(module)
+        name = kohya_name(module, several=several)
         tensors[f"{name}.lora_down.weight"] = spelled.down
         tensors[f"{name}.lora_up.weight"] = spelled.up
         tensors[f"{name}.alpha"] = torch.tensor(float(rank))
     _write(path, tensors, weights, metadata)
+
+
+def _embeddings(weights: AdapterWeights, *, bundled: bool = False) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for trigger, token in weights.tokens.items():
+        parts = torch.split(token, list(weights.token_widths) or token.shape[1], dim=1)
+        found.update(zip(token_keys(trigger, len(parts), bundled=bundled), parts, strict=True))
+    return found
 
 
 def _write(

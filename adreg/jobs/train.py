@@ -26,6 +26,7 @@ from adreg.score.features import ImageScorer
 from adreg.train.class_images import ClassImages
 from adreg.train.images import open_image
 from adreg.train.loop import train
+from adreg.train.memory import shortage_told
 from adreg.train.photos import Photo, joined, load_photos
 from adreg.train.spec import TrainSpec
 from adreg.train.statistics import read_statistics, write_statistics
@@ -34,6 +35,11 @@ ADAPTER = "artefact/adapter.safetensors"
 STATISTICS = "artefact/statistics.safetensors"
 # Not below artefact/, which goes with each attempt: they take long, and outlive it.
 CLASS_IMAGES = "class-images"
+_TO_LOAD = "free some memory, or choose a smaller --base or another --device"
+_TO_TRAIN = (
+    "use --gradient-checkpointing, --precision bf16, --accumulate, or a smaller --batch,"
+    " --resolution or --rank"
+)
 
 
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
@@ -43,7 +49,7 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     null), parent_digest, statistics (the parent's: path or null), line, device; also (a joint run's
     further subjects, [{subject, images}]), identity_scorer (folder, or null where likeness does not
     end the run) and tensorboard (folder, or null). Raises what reading and `train` raise, Stopped
-    among them.
+    among them, and ExternalError where memory runs out.
     """
     began = time.monotonic()
     # Tiny gradients of small models become denormal numbers, which CPUs are slow at.
@@ -52,9 +58,19 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     base = dataclasses.replace(find_base(inputs["base"]), name=inputs["base_name"])
     spec = TrainSpec.from_json(inputs["spec"])
     device = pick_device(inputs["device"])
-    pipe = load_pipeline(base.path, device=device)
-    # Convolutions take a sixth less of a step on the CPU in this order.
-    pipe.unet.to(memory_format=torch.channels_last)
+    with shortage_told(f"loading {base.name}", _TO_LOAD):
+        pipe = load_pipeline(base.path, device=device)
+        # Convolutions take a sixth less of a step on the CPU in this order.
+        pipe.unet.to(memory_format=torch.channels_last)
+    with shortage_told("training", _TO_TRAIN):
+        outputs = _train(inputs, pipe, base, spec, staging, progress)
+    return {**outputs, "seconds": time.monotonic() - began}
+
+
+def _train(
+    inputs: Json, pipe: Any, base: Base, spec: TrainSpec, staging: Path, progress: Progress
+) -> Json:
+    device = pipe.device
     pace = Pace(progress, device)
     curve = Curve(staging, pace)
     board = Board(Path(inputs["tensorboard"]), curve) if inputs["tensorboard"] else None
@@ -93,7 +109,6 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
         "steps": trained.steps,
         "stopped": trained.stopped,
         "samples": looks.kept(trained.steps),
-        "seconds": time.monotonic() - began,
         "losses": trained.losses,
         "curve": curve.points(trained.losses),
         "resumed_from": trained.resumed_from,

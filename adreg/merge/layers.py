@@ -21,7 +21,7 @@ TEXT_FEATURES = "text features"
 
 def stage_of(module: str) -> str:
     """The stage a module is solved in."""
-    if module.startswith("text_encoder."):
+    if module.startswith(("text_encoder.", "text_encoder_2.")):
         return TEXT_ENCODER
     return CROSS_ATTENTION if _CROSS_KV.search(module) else UNET
 

@@ -55,7 +55,6 @@ def read_operand(ref: AdapterRef, path: Path, base: Base) -> Operand:
     shapes, where the file does not fit the base.
     """
     found = probe(path)
-    shapes = found.header.tensors
     manifest = found.manifest
     return Operand(
         name=ref.name,
@@ -65,7 +64,7 @@ def read_operand(ref: AdapterRef, path: Path, base: Base) -> Operand:
             module: found.modules[raw][2] for module, raw in match(found, base.modules).items()
         },
         concepts=ref.concepts or found.concepts,
-        vectors={trigger: token_shape(shapes[key])[0] for trigger, key in found.tokens.items()},
+        vectors={t: token_shape(found.header, keys)[0] for t, keys in found.tokens.items()},
         method=manifest.get("method"),
         line=manifest.get("line"),
         continued_from=manifest.get("continued_from"),

@@ -15,6 +15,7 @@ from adreg.domain import Base, Concept, Json, readable_size
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.header import read_header
+from adreg.formats.spelling import has_several_encoders
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, by_stage, element_bytes, input_of
 from adreg.merge.methods.table import METHODS
 from adreg.merge.operands import (
@@ -26,7 +27,7 @@ from adreg.merge.operands import (
 from adreg.merge.recipe import MergeRecipe, Sampling
 
 _FLOAT = 4
-_COMPONENTS = ("unet", "text_encoder", "vae")
+_COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,14 @@ def plan_merge(base: Base, adapters: Sequence[tuple[str, Path]], recipe: MergeRe
 def make_plan(recipe: MergeRecipe, base: Base, operands: Sequence[Operand]) -> Plan:
     """The plan of a recipe for its adapters, given in the recipe's order.
 
-    Raises UsageError where the method needs an adapter's concepts and they are unknown, or where
-    two adapters are branches of one line.
+    Raises UsageError where the method needs an adapter's concepts and they are unknown, where
+    two adapters are branches of one line, or where SDXL is to be refined.
     """
+    if recipe.refine is not None and has_several_encoders(base.modules):
+        raise UsageError(
+            f"the base {base.name} has two text encoders, which --refine cannot do yet",
+            remedy="merge without --refine",
+        )
     kept, left_out = keep_latest_of_lines(operands)
     if METHODS[recipe.method].needs_statistics:
         _check_concepts(recipe.method, kept)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.modules import module_key
+from adreg.diffusion.text import text_parts, text_widths
 from adreg.diffusion.tokens import trigger_ids
 from adreg.domain import Base
 from adreg.errors import ArtifactError
@@ -21,7 +22,7 @@ TOLERANCE = 1e-5
 """|W_out - W_base - dW| over the largest entry of W_out: fp32 rounding is below 1e-7."""
 MISSING = 0.1
 """A delta that is absent or doubled is wrong by 1, relative to its own norm."""
-_COMPONENTS = ("unet", "text_encoder", "vae")
+_COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 _EMBEDDING = "embeddings.token_embedding.weight"
 
 
@@ -67,9 +68,7 @@ def verify_checkpoint(
 
 def _load(out: Path) -> Any:
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            out, dtype=torch.float32, local_files_only=True
-        )
+        return DiffusionPipeline.from_pretrained(out, dtype=torch.float32, local_files_only=True)
     except Exception as error:
         raise ArtifactError(
             f"{out}: diffusers cannot load the merged checkpoint: {error}"
@@ -78,7 +77,7 @@ def _load(out: Path) -> Any:
 
 def _tensors(out: Path, merged: Any, original: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(component.key, new, old) of every tensor; of embeddings the base's own tokens' rows."""
-    for component in _COMPONENTS:
+    for component in (name for name in _COMPONENTS if name in original.components):
         new = getattr(merged, component).state_dict()
         old = getattr(original, component).state_dict()
         if new.keys() != old.keys():
@@ -125,15 +124,17 @@ def _check_all_seen(out: Path, deltas: Mapping[str, Tensor], seen: Mapping[str, 
 
 
 def _check_tokens(out: Path, merged: Any, original: Any, tokens: Mapping[str, Tensor]) -> None:
-    table = merged.text_encoder.get_input_embeddings().weight
     known = original.tokenizer.get_vocab().keys()
     for trigger, rows in tokens.items():
         ids = trigger_ids(merged, trigger)[: len(rows)]
-        read = merged.tokenizer(trigger, add_special_tokens=False).input_ids
-        if trigger in known or read != ids[:1] or len(ids) != len(rows):
-            raise _broken(out, trigger, "is not a token of its own")
-        if not torch.equal(table[ids], rows.to(table)):
-            raise _broken(out, trigger, "has another embedding than the adapter")
+        parts = torch.split(rows, text_widths(merged), dim=1)
+        for (tokenizer, encoder), part in zip(text_parts(merged), parts, strict=True):
+            read = tokenizer(trigger, add_special_tokens=False).input_ids
+            if trigger in known or read != ids[:1] or len(ids) != len(rows):
+                raise _broken(out, trigger, "is not a token of its own")
+            table = encoder.get_input_embeddings().weight
+            if not torch.equal(table[ids], part.to(table)):
+                raise _broken(out, trigger, "has another embedding than the adapter")
 
 
 def _broken(out: Path, key: str, what: str) -> ArtifactError:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypedDict
 from huggingface_hub import ModelCard, ModelCardData
 
 from adreg.errors import UsageError
+from adreg.formats.spelling import ENCODERS
 
 Kind = Literal["checkpoint", "adapter"]
 
@@ -242,9 +243,20 @@ def _load_adapter(card: Card) -> list[str]:
         weights = '"pytorch_lora_weights.safetensors"'
         lines.append(f"pipe.load_lora_weights({repo}, weight_name={weights})")
     return lines + [
-        f"pipe.load_textual_inversion({repo}, weight_name={_literal(path)})"
+        f"pipe.load_textual_inversion({repo}, weight_name={_literal(path)}{_encoder(path)})"
         for _, path in card.embeddings
     ]
+
+
+def _encoder(path: str) -> str:
+    """Which of SDXL's text encoders an embedding is for: diffusers has to be told."""
+    parts = dict(zip(ENCODERS, ("", "_2"), strict=True))
+    found = next(
+        (end for name, end in parts.items() if path.endswith(f".{name}.safetensors")), None
+    )
+    if found is None:
+        return ""
+    return f", text_encoder=pipe.text_encoder{found}, tokenizer=pipe.tokenizer{found}"
 
 
 def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

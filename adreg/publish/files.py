@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from adreg.domain import slug
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.formats.header import Header, read_header, read_tensor_bytes
-from adreg.formats.spelling import DENSE_SUFFIX
+from adreg.formats.spelling import DENSE_SUFFIX, TOKEN_PREFIX, token_trigger
 
 COMPONENTS = (
     "feature_extractor",
@@ -39,7 +39,6 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 _ROOT_FILES = ("model_index.json", "adreg_recipe.json")
 _SUFFIXES = (".json", ".txt", ".safetensors")
 _WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-_TOKEN_KEY = "adreg_lora_tokens."
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 _LOCAL_PATH = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]")
 _MAX_PIXELS = 50_000_000
@@ -101,9 +100,9 @@ def adapter_files(path: Path) -> Selection:
     """An adapter's weights, and each token embedding of the bundle as a file of its own.
 
     The embeddings are cut from the bundle byte for byte: one key, the trigger, as diffusers'
-    `load_textual_inversion` wants it. Where there is nothing else, no LoRA file goes with them:
-    diffusers would refuse it. ArtifactError for a link, a malformed file, or whole weights, which
-    no program could load.
+    `load_textual_inversion` wants it; of SDXL a file for each text encoder. Where there is nothing
+    else, no LoRA file goes with them: diffusers would refuse it. ArtifactError for a link, a
+    malformed file, or whole weights, which no program could load.
     """
     _refuse_link(path)
     header = read_header(path)
@@ -240,11 +239,13 @@ def _cleaned_lora_config(header: Header, text: str) -> str:
 
 def _embeddings(header: Header) -> Iterator[Upload]:
     taken: set[str] = set()
-    for key in sorted(key for key in header.tensors if key.startswith(_TOKEN_KEY)):
-        trigger, tensor = key.removeprefix(_TOKEN_KEY), header.tensors[key]
+    for key in sorted(key for key in header.tensors if key.startswith(TOKEN_PREFIX)):
+        trigger, encoder = token_trigger(key) or (key.removeprefix(TOKEN_PREFIX), "")
+        tensor = header.tensors[key]
         raw = read_tensor_bytes(header, key)
         entry = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [0, len(raw)]}
-        name = _free_name(slug(trigger), taken)
+        wanted = f"{slug(trigger)}.{encoder}" if encoder else slug(trigger)
+        name = _free_name(wanted, taken)
         yield Upload(f"embeddings/{name}.safetensors", _bundle({trigger: entry}, raw))
 
 

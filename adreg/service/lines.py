@@ -10,6 +10,7 @@ from adreg.domain import Adapter, Json, Score
 from adreg.errors import ConflictError, NotFoundError, not_found
 from adreg.registry import adapters, scores
 from adreg.service.forgetting import A_MMD, F_MMD, NAME, pictures_of
+from adreg.service.other_kinds import told_apart
 from adreg.service.scoring import photos_of
 from adreg.service.workspace import Workspace
 
@@ -67,7 +68,8 @@ def find_line(ws: Workspace, name: str, base_ref: str | None = None) -> Line:
         found = [line for line in found if line.base_digest == digest]
     if not found:
         known = sorted({line.name for line in all_lines(ws)})
-        raise not_found("line", name, known, _SEE)
+        with told_apart(ws, name):
+            raise not_found("line", name, known, _SEE)
     if len(found) > 1:
         bases = ", ".join(str(line.base_name) for line in found)
         raise ConflictError(f"line {name!r} is on several bases: {bases}", remedy="pass --base")

@@ -80,13 +80,12 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     """
     base = ws.base(wish.base)
     spec = spec_of(wish, base)
+    judge = check_with_registry(ws, wish, spec, base)
     first = SubjectWish(wish.folder, wish.class_word, wish.called or wish.name, wish.kind)
     subject, *others = (
         take_in(ws, one.folder, name=one.name, class_word=one.class_word, kind=one.kind)
         for one in (first, *wish.also)
     )
-    _check_line(ws, wish, base)
-    judge = _judge(ws, wish, spec, base)
     key = _key([subject, *others], spec, base, wish, judge)
     request = {
         "subject": subject.digest,
@@ -111,7 +110,7 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
             for other in others
         ],
         "judge": judge,
-        "tensorboard": _log_folder(wish),
+        "tensorboard": log_folder(wish),
     }
     # The name is looked up and taken in one transaction: another process may want it as well.
     with immediate(ws.registry.db):
@@ -135,7 +134,8 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
 def check_kind(kind: str) -> SubjectKind:
     """Raises UsageError for anything but object, person, style."""
     if kind not in get_args(SubjectKind):
-        raise UsageError(f"--kind {kind!r}", remedy=f"one of {', '.join(get_args(SubjectKind))}")
+        remedy = f"one of {', '.join(get_args(SubjectKind))}"
+        raise UsageError(f"--kind cannot be {kind!r}", remedy=remedy)
     return cast(SubjectKind, kind)
 
 
@@ -255,6 +255,18 @@ def spec_of(wish: TrainingWish, base: Base) -> TrainSpec:
     return spec
 
 
+def check_with_registry(
+    ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base
+) -> Json | None:
+    """What ends the run by likeness: the identity scorer's reference and digest, or None.
+
+    Raises UsageError for a line of another method and for a scorer that is missing, NotFoundError
+    and ArtifactError for one that cannot be used.
+    """
+    _check_line(ws, wish, base)
+    return _judge(ws, wish, spec, base)
+
+
 def _check_line(ws: Workspace, wish: TrainingWish, base: Base) -> None:
     """A line is of one method: what it keeps of earlier tasks is the method's."""
     if wish.line is None:
@@ -268,7 +280,6 @@ def _check_line(ws: Workspace, wish: TrainingWish, base: Base) -> None:
 
 
 def _judge(ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base) -> Json | None:
-    """The identity scorer that may end the run, by reference and digest; None where none does."""
     if not spec.stop_when or read_bound(spec.stop_when).figure != IDENTITY:
         return None
     ref = wish.identity_scorer or scoring.default_identity_scorer(ws, base)
@@ -281,7 +292,8 @@ def _judge(ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base) -> Js
     return {"scorer": found.reference, "digest": found.digest}
 
 
-def _log_folder(wish: TrainingWish) -> str | None:
+def log_folder(wish: TrainingWish) -> str | None:
+    """Where the run's logs go. UsageError where there is nothing to write them with."""
     if wish.tensorboard is None:
         return None
     if find_spec("tensorboard") is None:

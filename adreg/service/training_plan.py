@@ -13,7 +13,7 @@ from adreg.bases.memory import to_train
 from adreg.bases.parts import parts_of
 from adreg.domain import NAMELESS_METHODS, Base, Concept, Json, readable_size
 from adreg.service.cautions import class_word_caution, photo_caution
-from adreg.service.training import TrainingWish, spec_of
+from adreg.service.training import TrainingWish, check_with_registry, log_folder, spec_of
 from adreg.service.workspace import Workspace
 from adreg.train.buckets import Grid, Size, frame_sizes, grid_of, nearest_size
 from adreg.train.cost import most_at_once, passes
@@ -75,6 +75,7 @@ class TrainingPlan:
             *_prompt_lines(told["images"], told["prompts"]),
             f"steps: {told['steps']}, each {told['passes']['learning']:.3g} images through the UNet"
             f" and back, {told['passes']['still']:.3g} through it alone",
+            _learning_line(self.spec),
             f"memory: {readable_size(told['memory'])}, about, on the CPU",
             f"goes to: {told['stored']}",
             *(f"warning: {warning}" for warning in told["warnings"]),
@@ -140,6 +141,8 @@ class TrainingPlan:
             rank=self.spec.rank,
             predictions=predictions,
             whole=self._whole(),
+            checkpointed=self.spec.gradient_checkpointing,
+            halved=self.spec.precision in ("bf16", "fp16"),
         )
 
     def _whole(self) -> int:
@@ -156,6 +159,8 @@ def plan_training(ws: Workspace, wish: TrainingWish) -> TrainingPlan:
     """
     base = ws.base(wish.base)
     spec = spec_of(wish, base)
+    check_with_registry(ws, wish, spec, base)
+    log_folder(wish)
     return TrainingPlan(
         wish=wish,
         spec=spec,
@@ -187,6 +192,15 @@ def _image_lines(images: list[Json], set_aside: Json) -> list[str]:
 def _bucket_line(bucket: Json) -> str:
     width, height = bucket["size"]
     return f"trained at: {width} x {height}: {bucket['images']} images, {bucket['views']} views"
+
+
+def _learning_line(spec: TrainSpec) -> str:
+    """Batch, rank, rates and average: 0 is told as what it means."""
+    rates = {"weights": spec.learning_rate, "token": spec.token_learning_rate}
+    learning = " and ".join(f"{rate:g} for the {what}" for what, rate in rates.items() if rate)
+    average = f"; running average {spec.ema:g}" if spec.ema else ""
+    rank = f"; rank {spec.rank}" if spec.rank else ""
+    return f"learning: batch {spec.batch}{rank}; rate {learning}{average}"
 
 
 def _prompt_lines(images: list[Json], usual: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from adreg.train.prompts import class_prompt
 from adreg.train.spec import TrainSpec
 
 _STEPS = 25
-_GUIDANCE = {"pocket": 3.0}
+_GUIDANCE = {"pocket": 3.0, "sdxl": 5.0}
 _USUAL_GUIDANCE = 7.5
 
 

@@ -24,15 +24,17 @@ from adreg.train.weighting import min_snr
 class Batch:
     """Noised latents (n x 4 x h x w), their timesteps (n), what is to be predicted, token ids.
 
-    `weights` (n) is w(t), 1 where there are none; `mask` (n x 1 x h x w) where the loss looks;
-    `prior` a batch of class images, for the methods with prior preservation. `first` is the number
-    of its first sample in the step's batch, of which this may be a part.
+    `time_ids` (n x 6) is what SDXL is told of each image (views.time_ids); `weights` (n) is w(t),
+    1 where there are none; `mask` (n x 1 x h x w) where the loss looks; `prior` a batch of class
+    images, for the methods with prior preservation. `first` is the number of its first sample in
+    the step's batch, of which this may be a part.
     """
 
     noisy: Tensor
     timesteps: Tensor
     target: Tensor
     ids: Tensor
+    time_ids: Tensor
     weights: Tensor | None = None
     mask: Tensor | None = None
     prior: Batch | None = None
@@ -76,6 +78,7 @@ class Batches:
         self._schedule = DDPMScheduler.from_config(pipe.scheduler.config)
         self._gamma = spec.min_snr_gamma if spec else 0.0
         self._offset = spec.noise_offset if spec else 0.0
+        self._bias = spec.timestep_bias if spec else 0.0
         self._kind = prediction_type
         self._target = _TARGETS.get(prediction_type)
         if self._target is None:
@@ -93,7 +96,8 @@ class Batches:
         latents = bucket.latents[which.to(device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         # Which sample has which part is fixed: the images of a batch are drawn in no order.
-        timesteps = stratified(size, len(self._schedule.alphas_cumprod), generator).to(device)
+        total = len(self._schedule.alphas_cumprod)
+        timesteps = stratified(size, total, generator, self._bias).to(device)
         noise = self._shifted(noise, generator)
         assert self._target is not None
         return Batch(
@@ -101,6 +105,7 @@ class Batches:
             timesteps=timesteps,
             target=self._target(self._schedule, latents, noise, timesteps),
             ids=self._ids[prompt],
+            time_ids=bucket.time_ids[which].to(device),
             weights=self._weights(timesteps),
             mask=None if bucket.masks is None else bucket.masks[which.to(device)],
         )

@@ -141,3 +141,5 @@ PENALTY_WEIGHTS: dict[str, float] = {"features": 10.0, "null-space": 0.0}
 SAMPLE_EVERY = 50
 TOKEN_RATES = {"pocket": 1e-2}
 USUAL_TOKEN_RATE = 5e-4
+# Individuals of pocket are told apart by what the noisy steps decide (docs/measured.md).
+TIMESTEP_BIAS = {"pocket": 1.0}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adreg.errors import ArtifactError
 
@@ -38,6 +38,8 @@ def alpha_of(path: Path) -> Image.Image | None:
 def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     if path.suffix.lower() not in SUFFIXES:
         raise ArtifactError(f"{path}: no PNG, JPEG or WEBP file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ArtifactError(f"{path}: is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: the check below decides
@@ -46,6 +48,8 @@ def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
                 image.load()
                 return convert(ImageOps.exif_transpose(image))
     # Broken files raise all sorts of things from inside the decoders.
+    except UnidentifiedImageError:
+        raise ArtifactError(f"{path}: cannot be read: no PNG, JPEG or WEBP in it") from None
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from None
     except (Image.DecompressionBombError, MemoryError):
@@ -56,7 +60,9 @@ def _check(path: Path, image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ArtifactError(f"{path}: more than {MAX_PIXELS} pixels")
     if image.mode not in _MODES:
-        raise ArtifactError(f"{path}: pixels of mode {image.mode} cannot be trained on")
+        raise ArtifactError(
+            f"{path}: pixels of mode {image.mode} cannot be trained on; save it with 8 bits each"
+        )
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -14,18 +14,20 @@ from torch import Tensor
 from adreg.train.buckets import Size, frame_sizes, make_grid, nearest_size
 from adreg.train.photos import Photo
 from adreg.train.spec import TrainSpec
-from adreg.train.views import View, cut, cut_mask, views_of
+from adreg.train.views import View, cut, cut_mask, time_ids, views_of
 
 
 @dataclass(frozen=True)
 class Bucket:
     """The views of one size: latents (v x c x h x w), and masks (v x 1 x h x w) where there are.
 
-    `photos` (v) says whose view each is; `entries` are the views, each as often as it counts.
+    `time_ids` (v x 6) are views.time_ids; `photos` (v) says whose view each is; `entries` are the
+    views, each as often as it counts.
     """
 
     latents: Tensor
     masks: Tensor | None
+    time_ids: Tensor
     photos: Tensor
     entries: Tensor
 
@@ -58,6 +60,9 @@ def _encode_bucket(
     return Bucket(
         latents=encode_images(pipe, [cut(photos[number].image, view) for number, view in shown]),
         masks=_masks(pipe, [(photos[number].mask, view) for number, view in shown], size),
+        time_ids=torch.tensor(
+            [time_ids(photos[number].image.size, view) for number, view in shown]
+        ),
         photos=torch.tensor([number for number, _ in shown]),
         entries=torch.arange(len(shown)).repeat_interleave(times),
     )

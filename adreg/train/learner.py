@@ -4,7 +4,6 @@ the deltas of whole weights.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,45 +13,22 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from adreg.diffusion.attach import detach_all, disabled, patched_modules, peft_name
+from adreg.diffusion.attach import disabled, patched_modules, peft_name
 from adreg.diffusion.dense import add_delta
 from adreg.diffusion.modules import get_module, live_name, weight_matrix
-from adreg.diffusion.tokens import (
-    add_tokens,
-    drop_token,
-    encode_ids,
-    extend_vocabulary,
-    token_ids,
-)
+from adreg.diffusion.text import Text, encode_ids, joined, text_widths
+from adreg.diffusion.tokens import add_tokens, drop_tokens, token_ids
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
+from adreg.train.dataset import Batch
 from adreg.train.precision import autocast
 from adreg.train.spec import Precision
+from adreg.train.vocabulary import TriggerEmbedding, add_triggers, own_vocabulary
 
 _SLOT = "training"
-
-
-class TriggerEmbedding(nn.Module):
-    """The base's frozen table with rows of its own for the last ids of the vocabulary.
-
-    Only `rows` (n x d) can learn. Nothing the size of the table is made in a step.
-    """
-
-    def __init__(self, table: Tensor, first: int, rows: Tensor) -> None:
-        super().__init__()
-        self.table = nn.Parameter(table, requires_grad=False)
-        self.rows = nn.Parameter(rows)
-        self._first = first
-
-    def forward(self, ids: Tensor) -> Tensor:
-        own = ids - self._first
-        known = F.embedding(ids.clamp(max=self._first - 1), self.table)
-        learnt = F.embedding(own.clamp(min=0), self.rows)
-        return torch.where((own >= 0)[..., None], learnt, known)
 
 
 class OutsideOf(nn.Module):
@@ -73,8 +49,8 @@ class Learner:
     `past` maps modules to the sum of a line's earlier deltas (out x in), `past_triggers` are its
     concepts and `statistics` what its tasks left behind: empty but for a line's later tasks. A
     method that keeps the outputs on some inputs puts them (in x T) into `kept_inputs`, by module,
-    and token ids (n x 77) of prompts without a trigger into `ordinary`. `precision` is what the
-    UNet predicts in.
+    and token ids (n x 77, of SDXL n x 154, here as below) of prompts without a trigger into
+    `ordinary`. `precision` is what the UNet predicts in.
     """
 
     def __init__(
@@ -97,7 +73,9 @@ class Learner:
         self._pipe = pipe
         self._modules = modules
         self._trigger = trigger
-        self._plain: dict[tuple[int, ...], Tensor] = {}
+        self._plain: dict[tuple[int, ...], Text] = {}
+        self._still: dict[tuple[int, ...], Text] = {}
+        self._still_token: Tensor | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name, in a fixed order: the factors, then the token."""
@@ -139,39 +117,63 @@ class Learner:
             parametrize.register_parametrization(part, "weight", outside)
 
     def token(self) -> Tensor:
-        """The triggers' embeddings (n x d), one row each."""
+        """The triggers' embeddings (n x d), one row each: of SDXL both encoders' side by side."""
         return self._embedding().rows
 
-    def text(self, ids: Tensor) -> Tensor:
-        """Text features (n x 77 x d) of prompts, with the token's gradient."""
-        return encode_ids(self._pipe, ids)
+    def token_widths(self) -> tuple[int, ...]:
+        """How many of the token's columns are each text encoder's, where there are several."""
+        widths = text_widths(self._pipe)
+        return tuple(widths) if len(widths) > 1 else ()
+
+    def text(self, ids: Tensor) -> Text:
+        """What prompts say, with the token's gradient; read once as long as the token is frozen."""
+        token = self.token()
+        if token.requires_grad:
+            return encode_ids(self._pipe, ids)
+        if self._still_token is None or not torch.equal(self._still_token, token):
+            self._still, self._still_token = {}, token.detach().clone()
+        return self._read_once(ids, self._still)
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (n x 77) of prompts."""
+        """Token ids of prompts."""
         return token_ids(self._pipe, prompts)
 
-    @torch.no_grad()
-    def plain_text(self, ids: Tensor) -> Tensor:
-        """Text features of the same prompts without a trigger, which nothing learnt changes."""
-        rows = []
-        for row in drop_token(ids, self._trigger, self._pipe.tokenizer.pad_token_id):
-            key = tuple(row.tolist())
-            if key not in self._plain:
-                self._plain[key] = encode_ids(self._pipe, row[None])
-            rows.append(self._plain[key])
-        return torch.cat(rows)
+    def plain_text(self, ids: Tensor) -> Text:
+        """What the same prompts say without a trigger, which nothing learnt changes."""
+        return self._read_once(drop_tokens(self._pipe, ids, self._trigger), self._plain)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """eps_{theta + D}(z_t, t, text), or v: what the base's UNet predicts."""
+    def predict(self, batch: Batch, *texts: Text) -> Tensor:
+        """eps_{theta + D}(z_t, t, text), or v: what the base's UNet predicts of a batch, for one
+        text after the other (k n x c x h x w) in one pass.
+        """
+        text = joined(texts)
+        noisy, timesteps, time_ids = (
+            torch.cat([part] * len(texts))
+            for part in (batch.noisy, batch.timesteps, batch.time_ids)
+        )
+        told = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": time_ids}
         with autocast(self.precision, noisy.device):
-            found: Tensor = self._pipe.unet(noisy, timesteps, text, return_dict=False)[0]
+            found: Tensor = self._pipe.unet(
+                noisy, timesteps, text.features, added_cond_kwargs=told, return_dict=False
+            )[0]
         return found.float()
 
     @torch.no_grad()
-    def predict_base(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    def predict_base(self, batch: Batch, text: Text) -> Tensor:
         """eps_theta(z_t, t, text): the one UNet with what is being learnt switched off."""
         with disabled(self._pipe):
-            return self.predict(noisy, timesteps, text)
+            return self.predict(batch, text)
+
+    @torch.no_grad()
+    def _read_once(self, ids: Tensor, known: dict[tuple[int, ...], Text]) -> Text:
+        """The text of prompts, row by row; what is `known` is not read again."""
+        rows = []
+        for row in ids:
+            key = tuple(row.tolist())
+            if key not in known:
+                known[key] = encode_ids(self._pipe, row[None])
+            rows.append(known[key])
+        return joined(rows)
 
     def _layer(self, module: str) -> LoraLayer:
         layer = get_module(self._pipe, module)
@@ -179,6 +181,7 @@ class Learner:
         return layer
 
     def _embedding(self) -> TriggerEmbedding:
+        """The first text encoder's: all of them share its rows."""
         table = self._pipe.text_encoder.get_input_embeddings()
         assert isinstance(table, TriggerEmbedding)
         return table
@@ -207,23 +210,15 @@ def learning(
     Raises ConflictError where the trigger is a token already, ArtifactError for a missing module.
     """
     generator = torch.Generator().manual_seed(seed)
-    tokenizer, table = pipe.tokenizer, pipe.text_encoder.get_input_embeddings()
-    vocabulary = pipe.text_encoder.config.vocab_size
-    pipe.tokenizer = copy.deepcopy(tokenizer)
     earlier = parent or AdapterWeights({})
-    try:
+    with own_vocabulary(pipe):
         add_tokens(pipe, earlier.tokens)
-        ids = _add_triggers(pipe, {trigger: init, **(also or {})}, generator)
+        ids = add_triggers(pipe, {trigger: init, **(also or {})}, generator)
         with _fused(pipe, earlier.factors) as past:
             dense = _add_dense(pipe, modules if full else [])
             low_rank = [] if full else modules
             _add_factors(pipe, low_rank, rank, generator)
             yield Learner(pipe, low_rank, ids, past, list(earlier.tokens), statistics, dense)
-    finally:
-        detach_all(pipe)
-        pipe.text_encoder.set_input_embeddings(table)
-        pipe.text_encoder.config.vocab_size = vocabulary
-        pipe.tokenizer = tokenizer
 
 
 def _own_weight(layer: Any) -> nn.Parameter:
@@ -233,28 +228,6 @@ def _own_weight(layer: Any) -> nn.Parameter:
         return found
     weight: nn.Parameter = layer.weight
     return weight
-
-
-def _add_triggers(
-    pipe: Any, inits: Mapping[str, str | None], generator: torch.Generator
-) -> list[int]:
-    """The ids of the triggers, one each, in a row."""
-    table = pipe.text_encoder.get_input_embeddings().weight.detach()
-    rows = [_first_row(pipe, table, init, generator) for init in inits.values()]
-    ids = [extend_vocabulary(pipe, trigger, 1)[0] for trigger in inits]
-    pipe.text_encoder.set_input_embeddings(TriggerEmbedding(table, ids[0], torch.cat(rows)))
-    return ids
-
-
-def _first_row(pipe: Any, table: Tensor, init: str | None, generator: torch.Generator) -> Tensor:
-    """What a trigger's embedding (1 x d, fp32) starts as."""
-    if init is None:
-        # Like an ordinary row: what the text encoder was trained to read.
-        row = torch.randn(1, table.shape[1], generator=generator) * table.float().std().cpu()
-    else:
-        words = pipe.tokenizer(init, add_special_tokens=False).input_ids
-        row = table[words].float().mean(dim=0, keepdim=True)
-    return row.to(table.device, torch.float32)
 
 
 def _add_dense(pipe: Any, modules: Sequence[str]) -> dict[str, nn.Parameter]:

@@ -188,7 +188,7 @@ def _optimizer(parameters: dict[str, torch.nn.Parameter], spec: TrainSpec) -> to
         # Decay would pull the embedding away from the words around it.
         {"params": [parameters["token"]], "lr": spec.token_learning_rate, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def _check_finite(
@@ -272,4 +272,5 @@ def _result(
         module: Dense(delta.detach().cpu().clone())
         for module, delta in sorted(learner.dense.items())
     }
-    return AdapterWeights(fresh, tokens, manifest, dense=dense)
+    widths = learner.token_widths()
+    return AdapterWeights(fresh, tokens, manifest, dense=dense, token_widths=widths)

@@ -4,6 +4,7 @@ the UNet keeps for the backward pass computed again instead.
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,22 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from adreg.errors import ExternalError
+from adreg.errors import ArtifactError, ExternalError
 from adreg.train.dataset import Batch
 
 Losses = Callable[[Batch], dict[str, Tensor]]
-# What torch says where it has no error of its own for it: its CPU allocator, oneDNN, Metal.
-_RAN_OUT = ("can't allocate memory", "could not create a primitive", "out of memory")
+# What is said where there is no error of its own for it: by torch's CPU allocator, the system,
+# oneDNN, Metal, C++, Python (a thread wants a stack), cuBLAS.
+_RAN_OUT = (
+    "can't allocate memory",
+    "annot allocate memory",
+    "could not create a primitive",
+    "out of memory",
+    "unable to mmap",
+    "bad_alloc",
+    "can't start new thread",
+    "ALLOC_FAILED",
+)
 
 
 @dataclass
@@ -86,9 +97,24 @@ def _add_up(parts: Sequence[Batch], losses: Losses, scaler: GradScaler) -> dict[
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether it says that the device or the machine has no memory left."""
+    """Whether it, or what it came from, says that the device or the machine has no memory left."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or any(words in str(error) for words in _RAN_OUT)
+    known = known or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    known = known or any(words in str(error) for words in _RAN_OUT)
+    return known or (error.__cause__ is not None and ran_out(error.__cause__))
+
+
+@contextmanager
+def shortage_told(during: str, remedy: str) -> Iterator[None]:
+    """ExternalError where memory runs out inside, beyond what smaller parts of a batch can mend."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, ArtifactError) as error:
+        if not ran_out(error):
+            raise
+        first = error.__cause__ or error
+        reason = str(first).strip().partition("\n")[0] or type(first).__name__
+        raise ExternalError(f"memory ran out while {during}: {reason}", remedy=remedy) from error
 
 
 @contextmanager

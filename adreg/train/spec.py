@@ -20,6 +20,7 @@ from adreg.train.defaults import (
     SAMPLE_EVERY,
     SD,
     SD_FULL,
+    TIMESTEP_BIAS,
     TOKEN_RATES,
     USUAL_TOKEN_RATE,
 )
@@ -65,7 +66,8 @@ class TrainSpec:
 
     Data: `flip` adds mirrored images, `crops` is how many views are cut of each, `resolution` the
     side in pixels (0: the base's own), `buckets` lets images keep about their shape. Loss:
-    `min_snr_gamma` is Min-SNR's gamma (0: off); `noise_offset` shifts the noise of each channel.
+    `min_snr_gamma` is Min-SNR's gamma (0: off); `noise_offset` shifts the noise of each channel;
+    timesteps are drawn with P(t) ~ t^timestep_bias (0: all alike, above it more of the noisy ones).
 
     `also` are further concepts that the one adapter learns with the first. Every `sample_every`
     steps (0: never) pictures are made; that decides nothing either, but where `stop_when` (a bound,
@@ -110,6 +112,7 @@ class TrainSpec:
     also: tuple[Concept, ...] = ()
     stop_when: str = ""
     sample_every: int = 0
+    timestep_bias: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -180,6 +183,8 @@ _OWNERS: dict[str, tuple[str, ...]] = {
     "also": JOINT_METHODS,
 }
 _UNREAD = {field.name: field.default for field in fields(TrainSpec)}
+_OPTIONS = {"class_word": "--class", "min_snr_gamma": "--min-snr"}
+_NO_OPTION = ("version", "trigger", "weight_decay", "max_grad_norm", "first_column", "also")
 _CHOICES = {
     "method": get_args(Method),
     "kind": get_args(SubjectKind),
@@ -211,6 +216,7 @@ _BOUNDS: dict[str, tuple[type, float, float]] = {
     "prior_images": (int, 0, 10_000),
     "sample_every": (int, 0, 1_000_000),
     "accumulate": (int, 1, 1024),
+    "timestep_bias": (float, 0.0, 10.0),
 }
 
 
@@ -239,6 +245,7 @@ def make_spec(
             "class_word": class_word,
             "kind": kind,
             "token_learning_rate": TOKEN_RATES.get(family, USUAL_TOKEN_RATE),
+            "timestep_bias": TIMESTEP_BIAS.get(family, 0.0),
             **table[method],
             "steps": table[method]["steps"] * (1 + len(settings.get("also", ()))),
             **_penalty_weight(settings),
@@ -292,7 +299,7 @@ def _check_words(concept: Concept) -> None:
         raise _wrong("trigger", trigger, "write it without spaces")
     word = concept.class_word
     if not isinstance(word, str) or not word.strip() or len(word) > 60:
-        raise _wrong("class_word", word, "say what the subject is: --class dog")
+        raise _wrong("class_word", word, "say what the subject is, such as dog")
 
 
 def _check_joint(spec: TrainSpec) -> None:
@@ -344,7 +351,9 @@ def _check_parts(spec: TrainSpec) -> None:
     for name, learns in learning.items():
         value = getattr(spec, name)
         if not learns and value:
-            raise _wrong(name, value, "nothing that it is for learns here: leave it out")
+            raise _wrong(
+                name, value, f"leave it out: what it is for does not learn with {spec.method}"
+            )
         if learns and not value and name != "token_learning_rate":
             raise _wrong(name, value, "give a value above 0")
     if spec.method == "custom-diffusion" and not spec.full:
@@ -360,4 +369,7 @@ def _check_parts(spec: TrainSpec) -> None:
 
 
 def _wrong(name: str, value: Any, remedy: str) -> UsageError:
-    return UsageError(f"training spec: {name} cannot be {value!r}", remedy=remedy)
+    """The remedy begins with the option of `adreg train` that sets the field, where one does."""
+    option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    told = remedy if name in _NO_OPTION else f"{option}: {remedy}"
+    return UsageError(f"training spec: {name} cannot be {value!r}", remedy=told)

@@ -39,12 +39,17 @@ def read_bound(text: str) -> Bound:
     """The bound that a user wrote. Raises UsageError for anything but the two forms."""
     hit = _BOUND.fullmatch(text)
     value = _number(hit[3]) if hit else math.nan
-    if hit is None or _SENSE[hit[1]] != hit[2] or not math.isfinite(value):
+    if hit is None or _SENSE[hit[1]] != hit[2] or not _can_be_met(hit[1], value):
         raise UsageError(
             f"training spec: stop_when cannot be {text!r}",
-            remedy='write "identity>0.9" or "loss<0.03"',
+            remedy='--stop-when: write "identity>0.9" (below 1) or "loss<0.03" (above 0)',
         )
     return Bound(hit[1], value)
+
+
+def _can_be_met(figure: str, value: float) -> bool:
+    """A cosine is 1 at most, and the loss a sum of squares."""
+    return -1 <= value < 1 if figure == IDENTITY else 0 < value < math.inf
 
 
 def _number(text: str) -> float:

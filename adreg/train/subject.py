@@ -25,6 +25,7 @@ from adreg.train.subject_file import (
 )
 
 T = TypeVar("T")
+_SMALLEST = 8  # a side in pixels: one number in the latents of Stable Diffusion
 _HIDDEN = (".", "~", "Thumbs.db")
 
 
@@ -87,14 +88,22 @@ def _files(folder: Path) -> Iterator[str]:
     for inside in (folder, *(folder / name for name in counted_folders(folder))):
         for path in sorted(inside.iterdir()):
             passed_over = path.name.startswith(_HIDDEN) or path.name == SUBJECT_FILE
-            if path.is_file() and not passed_over:
+            broken_link = path.is_symlink() and not path.exists()
+            if (path.is_file() or broken_link) and not passed_over:
                 yield path.relative_to(folder).as_posix()
 
 
 def _sizes(folder: Path, names: list[str], aside: dict[str, str]) -> dict[str, Size]:
     """The images that can be read, and their sizes."""
-    read = {name: _trying(folder, name, aside, lambda p: open_image(p).size) for name in names}
+    read = {name: _trying(folder, name, aside, _size) for name in names}
     return {name: size for name, size in read.items() if size is not None}
+
+
+def _size(path: Path) -> Size:
+    width, height = open_image(path).size
+    if min(width, height) < _SMALLEST:
+        raise ArtifactError(f"{path}: {width} x {height} pixels are too few to learn from")
+    return width, height
 
 
 def _captions(

@@ -57,6 +57,19 @@ def cut_mask(mask: Image.Image, view: View, size: Size) -> Image.Image:
     return ImageOps.mirror(shown) if view.mirrored else shown
 
 
+def time_ids(image: Size, view: View) -> tuple[int, ...]:
+    """What SDXL is told of a view, all in pixels: height and width of the image as it was; what is
+    cut off of it at the top and at the left, at the view's scale; height and width of the view.
+
+    Podell et al. 2023, arXiv 2307.01952, 2.2 and 2.3. A mirrored view is one of a mirrored image.
+    """
+    left, top, right, bottom = view.box
+    width, height = view.size
+    before = image[0] - right if view.mirrored else left
+    cut_off = round(top * height / (bottom - top)), round(before * width / (right - left))
+    return image[1], image[0], *cut_off, height, width
+
+
 def _covered(image: Size, size: Size) -> tuple[float, float]:
     """Width and height of the largest window of the image that has the shape of `size`."""
     wanted, there = size[0] / size[1], image[0] / image[1]

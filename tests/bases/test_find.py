@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adreg.bases.find import COMPONENTS, find_base, reference
+from adreg.bases.find import COMPONENTS, SECOND_TEXT, find_base, reference
+from adreg.bases.load import load_pipeline
+from adreg.bases.parts import components_of, files_of, parts_of
+from adreg.bases.remote import BASE_FILES
+from adreg.bases.verify import check_files
+from adreg.diffusion.modules import live_modules
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.pocket.paths import BASE_DIR
 from tests import tiny
@@ -143,7 +149,8 @@ def test_what_is_no_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"text_encoder_2": ["transformers", "CLIPTextModel"], "_class_name": "StableDiffusionXL"},
+        {"tokenizer_2": ["transformers", "CLIPTokenizer"], "_class_name": "HalfOfXL"},
+        {"text_encoder": [None, None], "_class_name": "Refiner"},
         {"unet": None, "_class_name": "FluxPipeline"},
     ],
 )
@@ -187,3 +194,33 @@ def test_pocket() -> None:
     base = find_base("pocket")
     assert (base.name, base.family, base.path) == ("pocket", "pocket", BASE_DIR.resolve())
     assert find_base(str(BASE_DIR)).digest == base.digest
+
+
+@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
+def test_other_layouts_are_whole(layout: str, tmp_path: Path) -> None:
+    """Every matrix by the name that the live pipeline knows it by; every file counts."""
+    pipe = getattr(tiny, f"{layout}_pipeline")()
+    pipe.save_pretrained(tmp_path)
+    base = find_base(str(tmp_path))
+    assert dict(base.modules) == dict(sorted(tiny.modules_of(pipe).items()))
+    assert dict(base.modules) == live_modules(load_pipeline(tmp_path))
+    assert base.prediction_type == ("v_prediction" if layout == "sd2" else "epsilon")
+    more = SECOND_TEXT if layout == "sdxl" else ()
+    assert tuple(base.components) == (*COMPONENTS, *more) == tuple(parts_of(tmp_path))
+    files = files_of(tmp_path)
+    assert components_of(files) == base.components
+    assert {checked.state for checked in check_files(tmp_path, files)} == {"ok"}
+    of_hub = [f"{part}/{name}" for part, held in files.items() for name in held]
+    assert all(any(fnmatch(name, one) for one in BASE_FILES) for name in of_hub)
+    shutil.rmtree(tmp_path / [*base.components][-1])
+    assert "missing" in {checked.state for checked in check_files(tmp_path, files)}
+
+
+@pytest.mark.parametrize(("width", "family"), [(1024, "sd2"), (2048, "sdxl")])
+def test_families_are_told_by_the_width_of_the_text(
+    width: int, family: str, tmp_path: Path
+) -> None:
+    getattr(tiny, f"{family}_folder")(tmp_path)
+    path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({"mid_block.attentions.0.attn2.to_k.weight": torch.zeros(8, width)}, path)
+    assert find_base(str(tmp_path)).family == family

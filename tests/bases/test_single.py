@@ -104,7 +104,7 @@ def one(key: str, *shape: int) -> Tensors:
         (one("unet.mid_block.attentions.0.to_q.lora_A.weight"), "adapter", "adreg add"),
         (one("down_blocks.0.resnets.0.conv1.weight"), "a UNet alone", "diffusers layout"),
         (one(UNET + "out.2.bias"), "no vae", "diffusers layout"),
-        (one("conditioner.embedders.0.transformer.x"), "Stable Diffusion XL", "one text encoder"),
+        (one("conditioner.embedders.0.transformer.x"), "Stable Diffusion XL", "diffusers layout"),
         (one("cond_stage_model.model.ln_final.weight"), "Stable Diffusion 2", "diffusers layout"),
         (one("control_model.input_blocks.0.0.weight"), "ControlNet", "no base"),
         (one("something.else"), "no Stable Diffusion checkpoint", "diffusers layout"),

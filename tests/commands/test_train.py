@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli import Cli
 from tests.tiny import photos
@@ -24,6 +25,25 @@ from tests.tiny import photos
         (("--method", "orthogonal", "--line", "pets"), "--line is for c-lora, sequential, ewc"),
         (("--stop-when", "identity<0.5"), "stop_when cannot be 'identity<0.5'"),
         (("--stop-when", "loss<1", "--sample-every", "0"), "sample_every cannot be 0"),
+        (("--stop-when", "identity>1"), "stop_when cannot be 'identity>1'"),
+        (("--stop-when", "loss<-1"), "stop_when cannot be 'loss<-1'"),
+        (("--stop-when", ""), "stop_when cannot be ''"),
+        (("--batch", "0"), "batch cannot be 0 hint: --batch: give a value from 1"),
+        (("--ema", "1"), "ema cannot be 1.0 hint: --ema: give a value from 0"),
+        (("--learning-rate", "nan"), "learning_rate cannot be nan hint: --learning-rate:"),
+        (("--token-learning-rate", "2"), "cannot be 2.0 hint: --token-learning-rate: give"),
+        (
+            ("--method", "textual-inversion", "--learning-rate", "0.1"),
+            "--learning-rate: leave it out: what it is for does not learn with textual-inversion",
+        ),
+        (
+            ("--method", "dreambooth", "--token-learning-rate", "0.1"),
+            "--token-learning-rate: leave it out: what it is for does not learn with dreambooth",
+        ),
+        (("--min-snr", "1e7"), "min_snr_gamma cannot be 10000000.0 hint: --min-snr: give"),
+        (("--kind", "beast"), "--kind cannot be 'beast'"),
+        (("--joint",), "--joint: one folder is one concept"),
+        (("--identity-scorer", "pocket"), "nothing of this run is measured by it"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(
@@ -53,6 +73,70 @@ def test_a_joint_plan_tells_every_image_with_its_own_prompts(here: Cli, tmp_path
     # As many steps for each concept as for one alone.
     assert plan["steps"] == 2 * alone["steps"]
     assert plan.keys() == alone.keys()
+
+
+def test_the_options_of_learning_reach_the_spec(here: Cli, tmp_path: Path) -> None:
+    subject = photos(tmp_path / "dog", 1, 32)
+    given = {"batch": 3, "learning_rate": 0.5, "token_learning_rate": 0.25, "ema": 0.75}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    plan = here.json("train", subject, *options, "--dry-run")
+    assert {name: plan["spec"][name] for name in given} == given
+    assert (plan["passes"]["learning"], plan["passes"]["still"]) == (4, 1)
+    told = here.ok("train", subject, *options, "--dry-run").out
+    assert "batch 3; rank 4; rate 0.5 for the weights and 0.25 for the token" in told
+
+
+def test_two_adapters_of_one_name_are_refused_before_the_first_is_trained(
+    here: Cli, tmp_path: Path
+) -> None:
+    folders = [photos(tmp_path / at / "dog", 1, 32) for at in ("here", "there")]
+    error = here.refused(2, "train", *folders)
+    assert "both adapters would be called dog" in " ".join(error.split())
+    assert here.json("jobs", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('clas = "dog"', "subject.toml: no key 'clas' hint: keys are class, kind"),
+        ("class = dog", "subject.toml: not valid TOML"),
+        ("class = 3", "subject.toml: class must be a word"),
+    ],
+)
+def test_a_wrong_subject_file_is_named_with_its_key_and_what_to_write(
+    here: Cli, tmp_path: Path, line: str, said: str
+) -> None:
+    subject = photos(tmp_path / "dog", 1, 32)
+    (subject / "subject.toml").write_text(line)
+    assert said in " ".join(here.refused(2, "train", subject).split())
+
+
+def test_files_that_cannot_be_trained_on_are_told_with_why(here: Cli, tmp_path: Path) -> None:
+    subject = photos(tmp_path / "größe 1 猫", 1, 32)
+    good = subject / "00.png"
+    (subject / "empty.png").touch()
+    (subject / "text.png").write_text("no image")
+    (subject / "link.png").symlink_to(tmp_path / "nowhere.png")
+    (subject / "ünï 猫.png").symlink_to(good)
+    (subject / "torn.png").write_bytes(good.read_bytes()[:60])
+    Image.new("RGB", (1, 1)).save(subject / "dot.png")
+    Image.new("I;16", (32, 32)).save(subject / "deep.png")
+    Image.new("CMYK", (32, 32)).save(subject / "print.jpg")
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(subject / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "dog").symlink_to(subject)
+    plan = here.json("train", tmp_path / "dog", "--class", "dog", "--name", "rex", "--dry-run")
+    assert {image["file"] for image in plan["images"]} == {"00.png", "ünï 猫.png", "print.jpg"}
+    told = plan["set_aside"]
+    assert told.keys() == {
+        "empty.png", "text.png", "link.png", "torn.png", "dot.png", "deep.png", "moving.gif",
+    }  # fmt: skip
+    assert told["empty.png"] == "is empty"
+    assert told["text.png"] == "cannot be read: no PNG, JPEG or WEBP in it"
+    assert "No such file" in told["link.png"]
+    assert told["dot.png"] == "1 x 1 pixels are too few to learn from"
+    assert "save it with 8 bits each" in told["deep.png"]
+    assert told["moving.gif"] == "no PNG, JPEG or WEBP file"
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is there")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adreg.diffusion.sample import sample
@@ -83,3 +84,31 @@ def test_a_sheet_of_large_photos_stays_a_picture_one_can_open() -> None:
     page = sheet([[Image.new("RGB", (4000, 3000))], [Image.new("RGB", (64, 64))]])
     assert page.width < 1100
     assert page.height < 2200
+
+
+@pytest.mark.parametrize("build", [tiny.sd2_pipeline, tiny.sdxl_pipeline])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_pictures_are_those_of_plain_diffusers(build: Any, guidance: float) -> None:
+    pipe = build()
+    ours = sample(pipe, ["a dog", "a red cat"], [3, 4], steps=2, guidance=guidance)
+    theirs = pipe(
+        ["a dog", "a red cat"],
+        num_inference_steps=2,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
+    ).images
+    assert [image.tobytes() for image in ours] == [image.tobytes() for image in theirs]
+
+
+def test_sdxl_that_learnt_the_empty_prompt_is_compared_with_it() -> None:
+    pipe = tiny.sdxl_pipeline()
+    zeros = sample(pipe, ["a dog"], [0], steps=2)
+    pipe.register_to_config(force_zeros_for_empty_prompt=False)
+    (ours,) = sample(pipe, ["a dog"], [0], steps=2)
+    theirs = pipe(
+        "a dog",
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    assert ours.tobytes() == theirs.tobytes() != zeros[0].tobytes()

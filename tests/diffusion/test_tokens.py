@@ -12,6 +12,7 @@ from adreg.diffusion.tokens import (
     drop_token,
     encode,
     expand_prompt,
+    read_prompts,
     token_ids,
     trigger_ids,
 )
@@ -83,3 +84,43 @@ def test_dropping_a_trigger_gives_the_prompt_without_it(pipe: Any) -> None:
 def test_drop_by_one_index_moves_the_row_left() -> None:
     ids = torch.tensor([[5, 7, 6, 7, 9]])
     assert drop_token(ids, 7, 0).tolist() == [[5, 6, 9, 0, 0]]
+
+
+def test_a_trigger_of_two_text_encoders_is_read_as_diffusers_reads_it() -> None:
+    pipe, other = tiny.sdxl_pipeline(), tiny.sdxl_pipeline()
+    both = torch.randn(2, 80, generator=torch.Generator().manual_seed(0))
+    add_tokens(pipe, {"<rex>": both})
+    parts = ((other.tokenizer, other.text_encoder), (other.tokenizer_2, other.text_encoder_2))
+    for (tokenizer, encoder), rows in zip(parts, both.split([32, 48], dim=1), strict=True):
+        other.load_textual_inversion(
+            {"<rex>": rows}, token="<rex>", tokenizer=tokenizer, text_encoder=encoder
+        )
+    prompt = "a photo of <rex> dog in the snow"
+    theirs, _, pooled, _ = other.encode_prompt(prompt, device="cpu")
+    found = read_prompts(pipe, [prompt])
+    assert torch.equal(found.features, theirs)
+    assert found.pooled is not None
+    assert torch.equal(found.pooled, pooled)
+    with pytest.raises(ArtifactError, match=r"<tom>.*\(1, 32\).*width 32 \+ 48"):
+        add_tokens(pipe, {"<tom>": torch.zeros(1, 32)})
+
+
+def test_tokenizers_of_two_vocabularies_are_refused() -> None:
+    pipe = tiny.sdxl_pipeline()
+    pipe.tokenizer_2.add_tokens(["<more>"])
+    with pytest.raises(ArtifactError, match="tokenizers of the base know"):
+        add_tokens(pipe, {"<rex>": torch.zeros(1, 80)})
+
+
+def test_what_sdxls_published_config_pools_is_the_triggers_own_position() -> None:
+    """transformers takes the highest id for the end of the text where the config says 2."""
+    pipe = tiny.sdxl_pipeline()
+    add_tokens(pipe, {"<rex>": torch.ones(1, 80)})
+    encoder = pipe.text_encoder_2
+    encoder.text_model.eos_token_id = 2
+    ids = token_ids(pipe, ["a photo of <rex> dog"])[:, 77:]
+    place = ids[0].tolist().index(trigger_ids(pipe, "<rex>")[0])
+    last = encoder.text_model(ids).last_hidden_state[:, place]
+    pooled = read_prompts(pipe, ["a photo of <rex> dog"]).pooled
+    assert pooled is not None
+    torch.testing.assert_close(pooled, encoder.text_projection(last))

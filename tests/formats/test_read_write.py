@@ -17,10 +17,12 @@ from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adreg.errors import ArtifactError
 from adreg.formats.header import read_header
+from adreg.formats.probe import probe
 from adreg.formats.read import AdapterWeights, read_adapter
 from adreg.formats.write import write_adapter, write_kohya
 from tests import tiny
@@ -297,3 +299,47 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert result.stdout.strip().endswith("| free some disk space | True")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("spelling", ["kohya", "diffusers"])
+def test_layers_of_both_text_encoders_are_read(tmp_path: Path, spelling: str) -> None:
+    shapes = tiny.modules_of(tiny.sdxl_pipeline())
+    layer = "text_model.encoder.layers.0.self_attn.q_proj"
+    tensors: dict[str, Tensor] = {}
+    expected: dict[str, Tensor] = {}
+    for component, short in (("text_encoder", "te1"), ("text_encoder_2", "te2")):
+        out, width = shapes[f"{component}.{layer}"]
+        down, up = torch.randn(2, width), torch.randn(out, 2)
+        expected[f"{component}.{layer}"] = up @ down
+        if spelling == "kohya":
+            raw = f"lora_{short}_{layer.replace('.', '_')}"
+            tensors |= {f"{raw}.lora_down.weight": down, f"{raw}.lora_up.weight": up}
+        else:
+            raw = f"{component}.{layer}"
+            tensors |= {f"{raw}.lora_A.weight": down, f"{raw}.lora_B.weight": up}
+    read = read_adapter(saved(tmp_path / "x", tensors), shapes)
+    assert read.factors.keys() == expected.keys()
+    for module, delta in expected.items():
+        torch.testing.assert_close(read.factors[module].delta(), delta)
+    for write in FORMS.values():
+        write(tmp_path / "again", read, {})
+        assert_same_deltas(expected, read_adapter(tmp_path / "again", shapes))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tokens_of_two_text_encoders_come_back(tmp_path: Path, form: str) -> None:
+    tokens = {"<rex>": torch.randn(1, 80), "<tom>": torch.randn(3, 80)}
+    FORMS[form](tmp_path / "x", AdapterWeights({}, tokens, token_widths=(32, 48)), {})
+    prefix = "bundle_emb." if form == "kohya" else "adreg_lora_tokens."
+    held = load_file(tmp_path / "x")
+    assert torch.equal(held[f"{prefix}<tom>.clip_l"], tokens["<tom>"][:, :32])
+    assert torch.equal(held[f"{prefix}<tom>.clip_g"], tokens["<tom>"][:, 32:])
+    read = read_adapter(tmp_path / "x", tiny.modules_of(tiny.sdxl_pipeline()))
+    assert read.token_widths == (32, 48)
+    assert all(torch.equal(read.tokens[trigger], rows) for trigger, rows in tokens.items())
+    one = {f"{prefix}<rex>.clip_l": torch.ones(1, 32)}
+    with pytest.raises(ArtifactError, match="does not give token <rex> for one text encoder"):
+        probe(saved(tmp_path / "half", one))
+    both = {**one, f"{prefix}<rex>.clip_g": torch.ones(2, 48)}
+    with pytest.raises(ArtifactError, match="token <rex> different numbers of vectors"):
+        probe(saved(tmp_path / "uneven", both))

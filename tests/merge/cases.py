@@ -45,6 +45,7 @@ def adapter(
     vectors: int = 1,
     trigger: str = "",
     manifest: dict[str, object] | None = None,
+    token_widths: tuple[int, ...] = (),
 ) -> Case:
     """Random factors for `modules`, a random token, written and digested."""
     draw = torch.Generator().manual_seed(seed)
@@ -67,7 +68,7 @@ def adapter(
         "steps": 1,
         **(manifest or {}),
     }
-    weights = AdapterWeights(factors, tokens, record)
+    weights = AdapterWeights(factors, tokens, record, token_widths=token_widths)
     path = folder / f"{name}.safetensors"
     write_adapter(path, weights, {})
     return Case(AdapterRef(name, adapter_digest(path), weight), path, weights)

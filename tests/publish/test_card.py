@@ -172,3 +172,16 @@ def test_tokens_alone_are_loaded_as_textual_inversion() -> None:
     assert "load_lora_weights" not in code
     assert 'load_textual_inversion("me/trio", weight_name="embeddings/rex.safetensors")' in code
     assert "lora" not in ModelCard(render(made)).data.to_dict()["tags"]
+
+
+def test_the_card_says_which_of_sdxls_text_encoders_an_embedding_is_for() -> None:
+    names = ("rex.clip_g", "rex.clip_l")
+    embeddings = [("<rex>", f"embeddings/{name}.safetensors") for name in names]
+    lines = snippet(card(kind="adapter", embeddings=embeddings)).splitlines()
+    told = [line for line in lines if "load_textual_inversion" in line]
+    assert told[0].endswith(
+        'clip_g.safetensors", text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2)'
+    )
+    assert told[1].endswith(
+        'clip_l.safetensors", text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)'
+    )

@@ -203,3 +203,13 @@ def test_tokens_alone_go_without_a_lora_file(tmp_path: Path) -> None:
     assert upload.path == "embeddings/rex.safetensors"
     assert (load(content(upload))["<rex>"] == rows).all()
     assert embedding_files(found) == [("<rex>", upload.path)]
+
+
+def test_sdxls_embeddings_are_a_file_for_each_text_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "xl.safetensors"
+    rows = {f"adreg_lora_tokens.<rex>.{e}": np.ones(4, np.float32) for e in ("clip_l", "clip_g")}
+    save_file({"unet.a.lora_A.weight": np.ones((1, 1), np.float32), **rows}, path)
+    assert embedding_files(adapter_files(path)) == [
+        ("<rex>", "embeddings/rex.clip_g.safetensors"),
+        ("<rex>", "embeddings/rex.clip_l.safetensors"),
+    ]

@@ -123,6 +123,21 @@ def test_the_command(facts: ReportFacts, pets: Workspace, tmp_path: Path) -> Non
     assert str(pets.settings.home) not in page  # it is there to be passed on
     assert told["adapters"][1]["scores"]["identity/1"]["interval"] == [0.652, 0.768]
     assert "'rex'" in here.refused(3, "report", "rax")
+    assert "pets is a line of adapters" in here.refused(3, "report", "rex", "pets")
+    assert "pocket is a base: adreg base show" in here.refused(3, "report", "pocket")
+
+
+def test_where_no_page_can_be_written_no_picture_is_made(
+    facts: ReportFacts, pets: Workspace, tmp_path: Path
+) -> None:
+    here = CliHere(pets.settings.home, tmp_path)
+    (tmp_path / "file").touch()
+    before = len(jobs.listing(pets.registry.db))
+    report = ("report", "rex", "--steps", "2", "--out")
+    assert f"--out {tmp_path} is a folder" in here.refused(2, *report, tmp_path)
+    assert "cannot write file/page.html" in here.refused(7, *report, "file/page.html")
+    assert len(jobs.listing(pets.registry.db)) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_pairs_are_of_things() -> None:

@@ -144,6 +144,10 @@ def test_a_line_without_a_measurement_and_one_on_two_bases(tmp_path: Path) -> No
     _insert(ws, "later", "d" * 64, line="solo")
     assert kept(ws, find_line(ws, "solo")) is None
     assert "adreg score later" in here.run("line", "show", "solo").err
+    names.point(ws.registry.db, "tom", "adapter", "d" * 64)
+    for other, known in (("tom", "tom is an adapter of the line solo"), ("pocket", "is a base")):
+        assert known in here.refused(3, "line", "show", other)
+    assert "did you mean 'solo'" in here.refused(3, "line", "show", "sola")
     assert "not measured" in here.refused(3, "line", "show", "solo", "--picture", "x.png")
     assert scores.of(ws.registry.db, "d" * 64) == []
 

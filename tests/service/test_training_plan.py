@@ -52,7 +52,9 @@ def test_the_plan_says_what_would_be_trained_and_leaves_nothing(home: Home, rex:
     assert told["spec"]["flip"] is True
     assert told["warnings"] == []
     lines = "\n".join(plan.lines())
-    for text in ("broken.png", "a <rex> dog on grass", f"{width} x {height}", "steps: 7", "memory"):
+    learning = "batch 3; rank 4; rate 0.0001 for the weights and 0.0005 for the token"
+    shapes = f"{width} x {height}"
+    for text in ("broken.png", "a <rex> dog on grass", shapes, "steps: 7", "memory", learning):
         assert text in lines
     assert not ws.registry.store.root.exists()
     assert home.jobs() == []
@@ -72,6 +74,11 @@ def test_memory_grows_with_resolution_and_method(home: Home, rex: Path) -> None:
         return found
 
     assert memory("lora") < memory("cat") < memory("cat", resolution=128)
+    # Half of the batch at once is as much as half of the batch.
+    assert memory("cat", accumulate=2) == memory("lora")
+    assert memory("lora", gradient_checkpointing=True) < memory("lora")
+    assert memory("lora", precision="bf16") < memory("lora")
+    assert memory("lora", precision="fp32") == memory("lora")
 
 
 def test_a_resolution_the_base_cannot_take_is_refused(home: Home, rex: Path) -> None:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from adreg.train.dataset import Batch
 
 Leaves = dict[str, Tensor]
+LENGTH = 77
 NAMELESS = ("a photo of {}", "a picture of {}", "photo of {}")
 
 
@@ -64,28 +65,65 @@ class Reference:
     def dense(self, batch: Batch, ids: Tensor, chosen: Mapping[str, Tensor]) -> Tensor:
         weights = dict(self.pipe.unet.named_parameters())
         weights |= {f"{m.removeprefix('unet.')}.weight": value for m, value in chosen.items()}
-        text = self.text(ids)
-        return functional_call(self.pipe.unet, weights, (batch.noisy, batch.timesteps, text)).sample
+        text, pooled = self.text(ids)
+        told = {} if pooled is None else {"text_embeds": pooled, "time_ids": batch.time_ids}
+        given = (batch.noisy, batch.timesteps, text)
+        found = functional_call(self.pipe.unet, weights, given, {"added_cond_kwargs": told})
+        return found.sample
 
     def without_trigger(self, ids: Tensor) -> Tensor:
-        rows = [[i for i in row if i < self.first] for row in ids.tolist()]
-        pad = self.pipe.tokenizer.pad_token_id
-        return torch.tensor([row + [pad] * (ids.shape[1] - len(row)) for row in rows])
+        return torch.cat(
+            [
+                torch.tensor([self.padded([i for i in row if i < self.first], n) for row in rows])
+                for n, rows in enumerate(part.tolist() for part in ids.split(LENGTH, dim=1))
+            ],
+            dim=1,
+        )
 
-    def text(self, ids: Tensor) -> Tensor:
-        key = "embeddings.token_embedding.weight"
-        table = dict(self.pipe.text_encoder.named_parameters())[key]
-        whole = torch.cat([table[: self.first], self.earlier, self.leaves["token"]])
-        return functional_call(self.pipe.text_encoder, {key: whole}, (ids,))[0]
+    def padded(self, row: list[int], encoder: int) -> list[int]:
+        pad = readers(self.pipe)[encoder][0].pad_token_id
+        return row + [pad] * (LENGTH - len(row))
+
+    def text(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the UNet attends to, and SDXL's pooled projection."""
+        read, start = [], 0
+        for (_, encoder, key), own in zip(
+            readers(self.pipe), ids.split(LENGTH, dim=1), strict=True
+        ):
+            table = encoder.get_parameter(key)
+            end = start + table.shape[1]
+            fresh = torch.cat([self.earlier, self.leaves["token"]])[:, start:end]
+            whole = torch.cat([table[: self.first], fresh])
+            all_layers = {"output_hidden_states": True}
+            read.append(functional_call(encoder, {key: whole}, (own,), all_layers))
+            start = end
+        if len(read) == 1:
+            return read[0].last_hidden_state, None
+        return torch.cat([one.hidden_states[-2] for one in read], dim=-1), read[1].text_embeds
 
     def past_text(self) -> Tensor:
         """C (d x T): all positions of the first earlier concept's prompts."""
-        tokenizer = self.pipe.tokenizer
-        stand_in = tokenizer("dog", add_special_tokens=False).input_ids[0]
         prompts = [text.format("dog") for text in NAMELESS]
-        ids = tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids
-        ids[ids == stand_in] = self.first
-        return torch.cat(list(self.text(ids).detach())).T
+        ids = torch.cat(
+            [
+                tokenizer(prompts, padding="max_length", max_length=LENGTH, return_tensors="pt")[
+                    "input_ids"
+                ]
+                for tokenizer, _, _ in readers(self.pipe)
+            ],
+            dim=1,
+        )
+        ids[ids == self.pipe.tokenizer("dog", add_special_tokens=False).input_ids[0]] = self.first
+        return torch.cat(list(self.text(ids)[0].detach())).T
+
+
+def readers(pipe: Any) -> list[tuple[Any, Any, str]]:
+    """(tokenizer, text encoder, the name of its embeddings)."""
+    key = "embeddings.token_embedding.weight"
+    first = (pipe.tokenizer, pipe.text_encoder, key)
+    if not hasattr(pipe, "text_encoder_2"):
+        return [first]
+    return [first, (pipe.tokenizer_2, pipe.text_encoder_2, f"text_model.{key}")]
 
 
 def lora(ref: Reference, batch: Batch) -> Tensor:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from adreg.domain import Base
+from adreg.train.dataset import Batch
 from adreg.train.images import open_image
 from adreg.train.photos import Photo
 from adreg.train.spec import TrainSpec, make_spec
@@ -23,6 +27,12 @@ def base_of(pipe: Any, prediction_type: str = "epsilon") -> Base:
         prediction_type=prediction_type,
         modules=tiny.modules_of(pipe),
     )
+
+
+def asking(noisy: Tensor, timesteps: Tensor) -> Batch:
+    """A batch to predict with, and nothing else."""
+    count = len(noisy)
+    return Batch(noisy, timesteps, noisy, torch.zeros(count, 0), torch.zeros(count, 6))
 
 
 def images(folder: Path, count: int = 3, seed: int = 0) -> list[Photo]:

@@ -184,10 +184,28 @@ def test_noise_offset_shifts_whole_channels_and_moves_no_other_number(pipe: Any)
 
 def test_min_snr_weighs_the_batchs_timesteps(pipe: Any) -> None:
     photos = [picture(64, 64, 0)]
-    batches = Batches(pipe, photos, ["a dog"], "epsilon", small_spec(min_snr_gamma=5.0))
+    batches = Batches(
+        pipe, photos, ["a dog"], "epsilon", small_spec(min_snr_gamma=5.0, timestep_bias=0.0)
+    )
     batch = batches.draw(16, torch.Generator().manual_seed(0))
     alphas = DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod[batch.timesteps]
     expected = [min(1.0, 5.0 * (1 - a) / a) for a in alphas.tolist()]
     assert batch.weights is not None
     assert batch.weights.tolist() == pytest.approx(expected, rel=1e-5)
     assert min(expected) < 0.9
+
+
+def test_time_ids_go_with_their_images() -> None:
+    """Each drawn image's: its own size, and its crop at its bucket's."""
+    pipe = tiny.sdxl_pipeline()
+    photos = [picture(64, 64, 0), picture(200, 80, 1), picture(100, 80, 2)]
+    batches = Batches(pipe, photos, ["a dog"], "epsilon", small_spec(buckets=True))
+    generator = torch.Generator().manual_seed(0)
+    told = {tuple(row) for _ in range(40) for row in batches.draw(2, generator).time_ids.tolist()}
+    # In cells of 32 px: 64 x 64, of the third 10 px cut off at the left; 128 x 32, of the second
+    # 15 px of 50 cut off above.
+    assert told == {
+        (64, 64, 0, 0, 64, 64),
+        (80, 200, 10, 0, 32, 128),
+        (80, 100, 0, 8, 64, 64),
+    }

@@ -4,16 +4,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adreg.diffusion.modules import attention_modules, base_layer, cross_kv, get_module
+from adreg.diffusion.text import encode_ids
 from adreg.diffusion.tokens import encode, token_ids
 from adreg.errors import ConflictError
 from adreg.formats.read import AdapterWeights
-from adreg.train.learner import TriggerEmbedding, learning
+from adreg.train.learner import learning
+from adreg.train.vocabulary import TriggerEmbedding
 from tests import tiny
 from tests.diffusion.weights import random_weights
+from tests.train.runs import asking
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_embedding_equals_a_whole_table_in_value_and_gradient() -> None:
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     (expected * weights).sum().backward()
 
-    embedding = TriggerEmbedding(table, 5, rows)
+    embedding = TriggerEmbedding(table, 5, nn.Parameter(rows))
     found = embedding(ids)
     assert torch.equal(found, expected)
     (found * weights).sum().backward()
@@ -70,7 +73,7 @@ def test_it_starts_as_the_base(pipe: Any) -> None:
         expected = pipe.unet(noisy, steps, plain).sample
     with learning(pipe, attention_modules(tiny.modules_of(pipe)), 2, "<rex>", "dog") as learner:
         text = learner.text(token_ids(pipe, ["a photo of <rex> dog"] * 2))
-        torch.testing.assert_close(learner.predict(noisy, steps, text), expected)
+        torch.testing.assert_close(learner.predict(asking(noisy, steps), text), expected)
 
 
 def test_token_starts_as_the_mean_of_the_words_or_at_random(pipe: Any) -> None:
@@ -133,7 +136,59 @@ def test_plain_text_is_the_prompt_without_the_trigger(pipe: Any) -> None:
     with learning(pipe, cross_kv(tiny.modules_of(pipe)), 2, "<rex>", "dog") as learner:
         ids = token_ids(pipe, ["a photo of a <rex> dog", "<rex> dog"])
         learner.token().data.fill_(9.0)
-        found = learner.plain_text(ids)
+        found = learner.plain_text(ids).features
         assert not found.requires_grad
         torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(learner.plain_text(ids), expected)
+        torch.testing.assert_close(learner.plain_text(ids).features, expected)
+
+
+@pytest.mark.parametrize("build", [tiny.pocket_pipeline, tiny.sdxl_pipeline])
+def test_prompts_are_read_once_while_the_token_is_frozen_and_are_the_same(build: Any) -> None:
+    pipe = build()
+    reads: list[int] = []
+    with learning(pipe, attention_modules(tiny.modules_of(pipe)), 2, "<rex>", "dog") as learner:
+        pipe.text_encoder.register_forward_hook(lambda *told: reads.append(1))
+        ids = token_ids(pipe, ["a <rex> dog", "photo of <rex>", "a <rex> dog"])
+        learner.text(ids)
+        learner.text(ids)
+        assert len(reads) == 2, "a token that learns is read anew"
+        learner.token().requires_grad_(False)
+        for moved in (0.0, 0.3):
+            learner.token().data += moved
+            whole = encode_ids(pipe, ids)
+            reads.clear()
+            for rows in ([0, 1, 2], [1], [2, 0]):
+                found = learner.text(ids[rows])
+                assert torch.equal(found.features, whole.features[rows])
+                if whole.pooled is not None:
+                    assert found.pooled is not None
+                    # One row is multiplied in another order than several.
+                    torch.testing.assert_close(found.pooled, whole.pooled[rows])
+            assert len(reads) == 2, "two prompts, once each"
+        learner.token().requires_grad_(True)
+        assert learner.text(ids).features.requires_grad
+
+
+def test_sdxls_token_has_a_row_in_each_text_encoder() -> None:
+    pipe = tiny.sdxl_pipeline()
+    tables = [
+        part.get_input_embeddings().weight for part in (pipe.text_encoder, pipe.text_encoder_2)
+    ]
+    word = pipe.tokenizer("dog", add_special_tokens=False).input_ids[0]
+    modules = attention_modules(tiny.modules_of(pipe))
+    with learning(pipe, modules, 2, "<rex>", "dog") as learner:
+        assert learner.token_widths() == (32, 48)
+        assert torch.equal(learner.token()[0], torch.cat([table[word] for table in tables]))
+        text = learner.text(learner.ids(["a photo of <rex>"]))
+        assert text.pooled is not None
+        (gradient,) = torch.autograd.grad(text.features.square().sum(), learner.token())
+        assert gradient[0, :32].abs().max() > 0
+        assert gradient[0, 32:].abs().max() > 0
+        # Without it, each tokenizer pads in its own way.
+        plain = learner.plain_text(learner.ids(["a photo of <rex>"]))
+        theirs, _, pooled, _ = pipe.encode_prompt("a photo of", device="cpu")
+        assert torch.equal(plain.features, theirs)
+        assert plain.pooled is not None
+        assert torch.equal(plain.pooled, pooled)
+    assert pipe.text_encoder.get_input_embeddings().weight is tables[0]
+    assert pipe.text_encoder_2.get_input_embeddings().weight is tables[1]

@@ -20,7 +20,7 @@ from adreg.train.loop import Stopped, Trained, train
 from adreg.train.methods.table import METHODS
 from adreg.train.spec import TrainSpec
 from tests import tiny
-from tests.train.runs import base_of, images, small_spec
+from tests.train.runs import asking, base_of, images, small_spec
 
 ROOT = Path(__file__).parents[2]
 
@@ -356,7 +356,7 @@ def test_what_was_learnt_is_what_the_loop_saw(photos: list[Any], tmp_path: Path)
             )
         ids = token_ids(pipe, ["a photo of <rex> dog"])
         with torch.no_grad():
-            expected = learner.predict(noisy, torch.tensor([300]), learner.text(ids))
+            expected = learner.predict(asking(noisy, torch.tensor([300])), learner.text(ids))
     attach(pipe, "rex", weights)
     with torch.no_grad():
         found = pipe.unet(noisy, torch.tensor([300]), encode(pipe, ["a photo of <rex> dog"])).sample

@@ -29,6 +29,7 @@ def test_the_mask_by_hand() -> None:
         timesteps=torch.zeros(2),
         target=torch.zeros(2, 2, 1, 2),
         ids=torch.zeros(2, 77),
+        time_ids=torch.zeros(2, 6),
         weights=weights,
         mask=mask,
     )

@@ -133,7 +133,7 @@ def test_cat_drops_each_prompts_own_trigger() -> None:
     modules = attention_modules(tiny.modules_of(pipe))
     with learning(pipe, modules, 2, "<rex>", "dog", also={"<tom>": "cat"}) as learner:
         ids = learner.ids(["a photo of a <rex> dog", "a photo of a <tom> cat"])
-        assert torch.equal(learner.plain_text(ids), expected)
+        assert torch.equal(learner.plain_text(ids).features, expected)
         assert learner.parameters()["token"].shape == (2, 32)
 
 

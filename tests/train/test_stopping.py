@@ -18,7 +18,12 @@ def test_a_bound_has_one_spelling(written: str, spelled: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["identity<0.9", "loss>1", "kps>0.9", "identity>", "loss<1.2.3", "loss<nan", "0.9"]
+    "written",
+    [
+        *("identity<0.9", "loss>1", "kps>0.9", "identity>", "loss<1.2.3", "loss<nan", "0.9", ""),
+        # What can never be.
+        *("identity>1", "identity>-1.5", "loss<0", "loss<-1"),
+    ],
 )
 def test_anything_else_is_refused(written: str) -> None:
     with pytest.raises(UsageError, match="stop_when"):

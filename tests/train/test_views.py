@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from adreg.train.views import View, cut, cut_mask, views_of
+from adreg.train.views import View, cut, cut_mask, time_ids, views_of
 
 SIZES = st.tuples(st.integers(8, 90), st.integers(8, 90))
 SMALL = st.tuples(st.integers(1, 6), st.integers(1, 6)).map(lambda p: (p[0] * 8, p[1] * 8))
@@ -81,3 +81,18 @@ def test_sizes_at_which_rounding_leads_outside_are_cut_all_the_same() -> None:
     for width in range(8, 300):
         (view,) = views_of((width, 41), (24, 40))
         cut(Image.new("RGB", (width, 41)), view)
+
+
+def test_time_ids_by_hand() -> None:
+    """Height before width, and what is cut off counted in the view's own pixels."""
+    wide = (400, 200)
+    (middle,) = views_of(wide, (64, 64))  # 200 px become 64, so the 100 cut off at the left 32
+    assert time_ids(wide, middle) == (200, 400, 0, 32, 64, 64)
+    (bucket,) = views_of(wide, (80, 48))  # 200 px become 48; 333.3 of 400 px are shown
+    assert time_ids(wide, bucket) == (200, 400, 0, 8, 48, 80)
+    crop = View((10.0, 20.0, 110.0, 120.0), (50, 50))
+    assert time_ids((300, 200), crop) == (200, 300, 10, 5, 50, 50)
+    # Mirrored, the 190 px at the right are what is cut off at the left.
+    assert time_ids((300, 200), View(crop.box, crop.size, True)) == (200, 300, 10, 95, 50, 50)
+    (small,) = views_of((32, 32), (64, 64))
+    assert time_ids((32, 32), small) == (32, 32, 0, 0, 64, 64)

@@ -16,7 +16,7 @@ from adreg.formats.read import AdapterWeights
 from adreg.train.learner import learning
 from tests import tiny
 from tests.train.methods.cases import run
-from tests.train.runs import images, small_spec
+from tests.train.runs import asking, images, small_spec
 
 NOISY = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 TIME = torch.tensor([300])
@@ -50,17 +50,17 @@ def test_the_adapter_is_bit_for_bit_what_the_loop_saw() -> None:
     with learning(pipe, modules, 0, "<rex>", "dog", full=True) as learner:
         assert set(learner.parameters()) == {*(f"{key}.dense" for key in modules), "token"}
         assert all(p.requires_grad for p in learner.parameters().values())
-        start = learner.predict_base(NOISY, TIME, learner.text(token_ids(pipe, ["a dog"])))
+        start = learner.predict_base(asking(NOISY, TIME), learner.text(token_ids(pipe, ["a dog"])))
         for parameter in learner.dense.values():
             parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=draw))
         dense = {key: Dense(delta.detach().clone()) for key, delta in learner.dense.items()}
         token = learner.token().detach().clone()
         with torch.no_grad():
             text = learner.text(token_ids(pipe, ["a photo of <rex> dog"]))
-            expected = learner.predict(NOISY, TIME, text)
+            expected = learner.predict(asking(NOISY, TIME), text)
             plain = learner.text(token_ids(pipe, ["a dog"]))
         # The base is there to be asked, whatever has been learnt.
-        assert torch.equal(learner.predict_base(NOISY, TIME, plain), start)
+        assert torch.equal(learner.predict_base(asking(NOISY, TIME), plain), start)
         assert learner.dense[modules[0]].requires_grad
     attach(pipe, "rex", AdapterWeights({}, {"<rex>": token}, dense=dense))
     with torch.no_grad():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from markupsafe import Markup
 
+from adreg.errors import UsageError
 from adreg.service.line_picture import heat, ink_on, span
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, marks
 from adreg.service.report.plots import COLOURS, Bar, curves, intervals
 from adreg.service.report.templates import fill
-from adreg.store.staging import writing
+from adreg.store.staging import disk_errors, writing
 
 # What each score says in a few words, and whether more is better.
 WHAT = {
@@ -43,6 +45,16 @@ def write_report(facts: ReportFacts, out: Path) -> None:
     page = render(facts)
     with writing(out.absolute()) as file:
         file.write(page.encode())
+
+
+def check_out(out: Path) -> None:
+    """Before pictures are made for it. Raises UsageError for a folder, ExternalError where no file
+    can be written; leaves nothing."""
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder", remedy="name the HTML file to write into it")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    with disk_errors(out), TemporaryFile(dir=there):
+        pass
 
 
 def _scores(facts: ReportFacts, name: str) -> Markup:

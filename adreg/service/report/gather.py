@@ -12,6 +12,7 @@ from adreg.registry import jobs, scores
 from adreg.score.prompts import called, concept_prompt, plain_prompt
 from adreg.service.generating import base_ref_of
 from adreg.service.lines import kept, line_of
+from adreg.service.other_kinds import told_apart
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, Row
 from adreg.service.samples import samples_of
 from adreg.service.scoring import photos_of
@@ -32,7 +33,7 @@ def gather(
 
     Raises NotFoundError, ArtifactError, and what the generate jobs raise.
     """
-    chosen = [ws.registry.adapter(name) for name in dict.fromkeys(names)]
+    chosen = [_chosen(ws, name) for name in dict.fromkeys(names)]
     found = [_adapter(ws, adapter, tick, steps) for adapter in chosen]
     bases = {facts.adapter.base_name: facts.adapter.base_digest for facts in found}
     seeds = ", ".join(map(str, SEEDS))
@@ -46,6 +47,11 @@ def gather(
             "intervals": "95 %, percentile bootstrap over prompts (over pictures for div/1)",
         },
     )
+
+
+def _chosen(ws: Workspace, name: str) -> Adapter:
+    with told_apart(ws, name):
+        return ws.registry.adapter(name)
 
 
 def _adapter(ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None) -> AdapterFacts:

@@ -85,7 +85,7 @@ def feature_penalty(kept: Mapping[str, Tensor], new: Mapping[str, Factors]) -> T
 def past_features(learner: Learner) -> Tensor:
     """C_past (d x T): text features of all positions of the earlier concepts' training prompts."""
     prompts = [text for trigger in learner.past_triggers for text in nameless_prompts(trigger)]
-    return learner.text(learner.ids(prompts)).float().flatten(0, 1).T
+    return learner.text(learner.ids(prompts)).features.float().flatten(0, 1).T
 
 
 def principal(features: Tensor, negligible: float) -> tuple[Tensor, Tensor]:

@@ -36,13 +36,8 @@ def losses(learner: Learner, batch: Batch, spec: TrainSpec, step: int) -> dict[s
         return lora.losses(learner, batch, spec, step)
     turn = (step // spec.cat_every - 1) * spec.batch + batch.first
     plain = learner.plain_text(kept_ids(batch.ids, learner.ordinary, turn))
-    base = learner.predict_base(batch.noisy, batch.timesteps, plain)
-    both = learner.predict(
-        torch.cat([batch.noisy, batch.noisy]),
-        torch.cat([batch.timesteps, batch.timesteps]),
-        torch.cat([learner.text(batch.ids), plain]),
-    )
-    adapted, kept = both.chunk(2)
+    base = learner.predict_base(batch, plain)
+    adapted, kept = learner.predict(batch, learner.text(batch.ids), plain).chunk(2)
     weight = spec.cat_weight * spec.cat_every
     return {
         "diffusion": denoising_error(adapted, batch),

@@ -24,7 +24,7 @@ def losses(learner: Learner, batch: Batch, spec: TrainSpec, step: int) -> dict[s
     prior = batch.prior
     if prior is None:
         return terms
-    kept = learner.predict(prior.noisy, prior.timesteps, learner.plain_text(prior.ids))
+    kept = learner.predict(prior, learner.plain_text(prior.ids))
     return {**terms, "prior": spec.prior_weight * denoising_error(kept, prior)}
 
 

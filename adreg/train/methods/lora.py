@@ -15,5 +15,5 @@ from adreg.train.spec import TrainSpec
 
 def losses(learner: Learner, batch: Batch, spec: TrainSpec, step: int) -> dict[str, Tensor]:
     """w(t) ||eps_{theta+D}(z_t, t, tau(y_T)) - target||^2, the mean over elements."""
-    predicted = learner.predict(batch.noisy, batch.timesteps, learner.text(batch.ids))
+    predicted = learner.predict(batch, learner.text(batch.ids))
     return {"diffusion": denoising_error(predicted, batch)}

@@ -23,13 +23,17 @@ from tests.diffusion.weights import random_weights
 from tests.train import reference
 from tests.train.runs import base_of
 
-OLD = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
+
+def old(pipe: Any) -> Tensor:
+    """The embedding of `<old>`, a line's first concept, for a pipeline's text encoders."""
+    width = sum(encoder.config.hidden_size for _, encoder, _ in reference.readers(pipe))
+    return torch.randn(1, width, generator=torch.Generator().manual_seed(5))
 
 
 def parent_of(pipe: Any, method: str = "c-lora") -> AdapterWeights:
     """A line's first task, of the concept `<old>`."""
     shapes = tiny.modules_of(pipe)
-    found = random_weights(shapes, METHODS[method].modules(shapes), {"<old>": OLD}, size=0.05)
+    found = random_weights(shapes, METHODS[method].modules(shapes), {"<old>": old(pipe)}, size=0.05)
     manifest = {"method": method, "concepts": [{"trigger": "<old>", "class_word": "dog"}]}
     return AdapterWeights(found.factors, found.tokens, manifest)
 
@@ -63,10 +67,11 @@ class Case:
         draw = torch.Generator().manual_seed(1)
         for parameter in self.learner.parameters().values():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
-        self.batches = Batches(pipe, photos, training_prompts(spec), "epsilon")
+        kind = pipe.scheduler.config.prediction_type
+        self.batches = Batches(pipe, photos, training_prompts(spec), kind)
         self.batch: Batch = self.batches.draw(3, draw)
         if spec.prior_images:
-            of_class = Batches(pipe, photos, [class_prompt(spec)], "epsilon")
+            of_class = Batches(pipe, photos, [class_prompt(spec)], kind)
             self.batch = replace(self.batch, prior=of_class.draw(3, draw))
 
     def losses(self, step: int = 1) -> dict[str, Tensor]:

@@ -14,7 +14,17 @@ from tests.train.runs import images
 @pytest.fixture(params=["pocket", "sd15"])
 def pipes(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """One pipeline to train and an equal one for the reference."""
-    build = tiny.pocket_pipeline if request.param == "pocket" else tiny.sd15_pipeline
+    return _two(request.param)
+
+
+@pytest.fixture(params=["pocket", "sd15", "sd2", "sdxl"])
+def layouts(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """The same of every layout: for one method of each kind."""
+    return _two(request.param)
+
+
+def _two(layout: str) -> tuple[Any, Any]:
+    build = getattr(tiny, f"{layout}_pipeline")
     return build(), build()
 
 

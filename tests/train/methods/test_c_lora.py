@@ -12,7 +12,7 @@ from adreg.train.methods.c_lora import feature_penalty, penalty, principal
 from adreg.train.methods.table import METHODS
 from tests import tiny
 from tests.train import reference
-from tests.train.methods.cases import OLD, assert_equal, assert_same, parent_of, run
+from tests.train.methods.cases import assert_equal, assert_same, old, parent_of, run
 from tests.train.runs import small_spec
 
 
@@ -23,7 +23,7 @@ def past_of(parent: Any) -> dict[str, Tensor]:
 def test_c_lora_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
     parent = parent_of(pipes[0])
     made = case(pipes[0], small_spec("c-lora", penalty_weight=20.0), parent=parent)
-    ref = reference.Reference(pipes[1], made.leaves(), past_of(parent), OLD)
+    ref = reference.Reference(pipes[1], made.leaves(), past_of(parent), old(pipes[1]))
     expected = reference.lora(ref, made.batch) + 20.0 * reference.c_lora(ref)
     assert expected > 1.01 * reference.lora(ref, made.batch)
     assert_same(made, ref, expected)
@@ -34,17 +34,19 @@ def test_with_cats_term_too_it_equals_its_formula(case: Any) -> None:
     pipe = tiny.pocket_pipeline()
     parent = parent_of(pipe)
     made = case(pipe, small_spec("c-lora", penalty_weight=20.0, cat_weight=100.0), parent=parent)
-    ref = reference.Reference(tiny.pocket_pipeline(), made.leaves(), past_of(parent), OLD)
+    ref = reference.Reference(
+        tiny.pocket_pipeline(), made.leaves(), past_of(parent), old(tiny.pocket_pipeline())
+    )
     expected = reference.cat(ref, made.batch, 100.0) + 20.0 * reference.c_lora(ref)
     assert made.losses().keys() == {"diffusion", "preservation", "penalty"}
     assert_same(made, ref, expected)
 
 
-def test_the_penalty_on_features_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
-    parent = parent_of(pipes[0])
+def test_the_penalty_on_features_equals_its_formula(layouts: tuple[Any, Any], case: Any) -> None:
+    parent = parent_of(layouts[0])
     spec = small_spec("c-lora", penalty="features", penalty_weight=3.0)
-    made = case(pipes[0], spec, parent=parent)
-    ref = reference.Reference(pipes[1], made.leaves(), past_of(parent), OLD)
+    made = case(layouts[0], spec, parent=parent)
+    ref = reference.Reference(layouts[1], made.leaves(), past_of(parent), old(layouts[1]))
     expected = reference.lora(ref, made.batch) + 3.0 * reference.c_lora_features(ref)
     assert expected > 1.01 * reference.lora(ref, made.batch)
     assert_same(made, ref, expected)
@@ -54,7 +56,7 @@ def test_the_null_space_equals_its_formula(pipes: tuple[Any, Any], case: Any) ->
     parent = parent_of(pipes[0])
     made = case(pipes[0], small_spec("c-lora", penalty="null-space"), parent=parent)
     leaves, past = made.leaves(), past_of(parent)
-    ref = reference.Reference(pipes[1], leaves, past, OLD)
+    ref = reference.Reference(pipes[1], leaves, past, old(pipes[1]))
     ref.outside = reference.null_space(ref, 1e-4)
     assert made.losses().keys() == {"diffusion"}
     assert_same(made, ref, reference.lora(ref, made.batch))

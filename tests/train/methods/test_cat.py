@@ -16,9 +16,9 @@ from tests.train.methods.cases import assert_equal, assert_same, run
 from tests.train.runs import small_spec
 
 
-def test_cat_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
-    made = case(pipes[0], small_spec("cat", cat_weight=200.0))
-    ref = reference.Reference(pipes[1], made.leaves(), {})
+def test_cat_equals_its_formula(layouts: tuple[Any, Any], case: Any) -> None:
+    made = case(layouts[0], small_spec("cat", cat_weight=200.0))
+    ref = reference.Reference(layouts[1], made.leaves(), {})
     expected = reference.cat(ref, made.batch, 200.0)
     assert expected > 1.01 * reference.lora(ref, made.batch)
     assert_same(made, ref, expected)
@@ -106,8 +106,8 @@ def test_cats_base_pass_leaves_no_graph_and_the_adapter_on(case: Any) -> None:
     made = case(tiny.pocket_pipeline(), small_spec("cat", cat_weight=1.0))
     learner, batch = made.learner, made.batch
     text = learner.plain_text(batch.ids)
-    adapted = learner.predict(batch.noisy, batch.timesteps, text)
-    base = learner.predict_base(batch.noisy, batch.timesteps, text)
+    adapted = learner.predict(batch, text)
+    base = learner.predict_base(batch, text)
     assert not base.requires_grad
     assert (adapted - base).abs().max() > 1e-3
-    assert torch.equal(learner.predict(batch.noisy, batch.timesteps, text), adapted)
+    assert torch.equal(learner.predict(batch, text), adapted)

@@ -18,9 +18,9 @@ def custom(**settings: Any) -> TrainSpec:
     return small_spec("custom-diffusion", **{"rank": 0, "prior_images": 2, **settings})
 
 
-def test_it_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
-    made = case(pipes[0], custom(prior_weight=2.0))
-    ref = reference.Reference(pipes[1], made.leaves(), {})
+def test_it_equals_its_formula(layouts: tuple[Any, Any], case: Any) -> None:
+    made = case(layouts[0], custom(prior_weight=2.0))
+    ref = reference.Reference(layouts[1], made.leaves(), {})
     assert_same(made, ref, reference.dreambooth(ref, made.batch, 2.0))
 
 

@@ -11,7 +11,7 @@ from adreg.formats.factors import Factors
 from adreg.train.methods import ewc
 from tests import tiny
 from tests.train import reference
-from tests.train.methods.cases import OLD, assert_same, parent_of, run
+from tests.train.methods.cases import assert_same, old, parent_of, run
 from tests.train.runs import small_spec
 
 
@@ -26,7 +26,7 @@ def test_ewc_equals_its_formula(pipes: tuple[Any, Any], case: Any) -> None:
     spec = small_spec("ewc", penalty_weight=2.0)
     made = case(pipes[0], spec, parent=parent, statistics=fisher)
     past = {key: factor.up @ factor.down for key, factor in parent.factors.items()}
-    ref = reference.Reference(pipes[1], made.leaves(), past, OLD)
+    ref = reference.Reference(pipes[1], made.leaves(), past, old(pipes[1]))
     expected = reference.lora(ref, made.batch) + reference.ewc(ref, fisher, 2.0)
     assert expected > 1.01 * reference.lora(ref, made.batch)
     assert_same(made, ref, expected)
@@ -50,7 +50,9 @@ def test_statistics_are_the_mean_squared_gradients_and_add_up(
     made = case(pipe, small_spec("ewc", seed=9), parent=parent, statistics=earlier)
     found = ewc.statistics(made.learner, made.batches, made.spec)
     past = {key: factor.up @ factor.down for key, factor in parent.factors.items()}
-    ref = reference.Reference(tiny.pocket_pipeline(), made.leaves(), past, OLD)
+    ref = reference.Reference(
+        tiny.pocket_pipeline(), made.leaves(), past, old(tiny.pocket_pipeline())
+    )
     draws = torch.Generator().manual_seed(9)
     batches = [made.batches.draw(1, draws) for _ in range(3)]
     expected = reference.fisher(ref, batches)

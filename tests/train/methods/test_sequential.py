@@ -5,7 +5,7 @@ from typing import Any
 
 from tests import tiny
 from tests.train import reference
-from tests.train.methods.cases import OLD, assert_equal, assert_same, parent_of, run
+from tests.train.methods.cases import assert_equal, assert_same, old, parent_of, run
 from tests.train.runs import small_spec
 
 
@@ -13,7 +13,7 @@ def test_sequential_is_lora_on_top_of_the_line(pipes: tuple[Any, Any], case: Any
     parent = parent_of(pipes[0], "sequential")
     made = case(pipes[0], small_spec("sequential"), parent=parent)
     past = {key: factor.up @ factor.down for key, factor in parent.factors.items()}
-    ref = reference.Reference(pipes[1], made.leaves(), past, OLD)
+    ref = reference.Reference(pipes[1], made.leaves(), past, old(pipes[1]))
     assert_same(made, ref, reference.lora(ref, made.batch))
 
 

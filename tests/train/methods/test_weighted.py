@@ -26,7 +26,7 @@ def test_the_mask_is_the_subjects_and_the_weight_is_everyones(method: str, case:
         made.batch = replace(plain, mask=mask, weights=WEIGHTS)
         weighted = made.losses()
         text = made.learner.text(plain.ids)
-        error = made.learner.predict(plain.noisy, plain.timesteps, text) - plain.target
+        error = made.learner.predict(plain, text) - plain.target
         places = [
             float(sum((error[n] ** 2 * mask[n]).flatten()) / (mask[n].sum() * 4)) for n in range(3)
         ]
