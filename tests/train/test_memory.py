@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -20,6 +17,7 @@ from adreg.train.memory import MicroBatches
 from adreg.train.methods.table import METHODS
 from adreg.train.resume import Keeper
 from tests import tiny
+from tests.shortage import run_limited
 from tests.train.methods.cases import Case, assert_equal, parent_of, run
 from tests.train.runs import images, small_spec
 
@@ -29,7 +27,7 @@ OFF = GradScaler("cpu", enabled=False)
 
 def batch_of(size: int) -> Batch:
     numbers = torch.arange(float(size))
-    one = Batch(numbers, numbers, numbers, numbers, mask=numbers)
+    one = Batch(numbers, numbers, numbers, numbers, numbers, mask=numbers)
     return replace(one, prior=one)
 
 
@@ -39,7 +37,7 @@ def test_parts_are_the_batch_in_order() -> None:
     assert [part.first for part in parts] == [0, 2, 3]
     for part in parts:
         assert part.prior is not None
-        for value in (part.ids, part.target, part.mask, part.prior.noisy):
+        for value in (part.ids, part.target, part.time_ids, part.mask, part.prior.noisy):
             assert torch.equal(value, part.noisy)
         assert part.weights is None
     whole = batch_of(5)
@@ -192,20 +190,10 @@ print(json.dumps({"losses": losses, "notes": trained.notes}))
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited so on Linux only")
 def test_a_process_with_too_little_memory_trains_all_the_same(tmp_path: Path) -> None:
     # Each in its own process: once it has run out of memory, one may run out again without limit.
-    whole, limited = (short_run(tmp_path / how, how) for how in ("whole", "limited"))
+    whole, limited = (
+        run_limited(_SHORT, str(tmp_path / how / "photos"), str(tmp_path / how), how)
+        for how in ("whole", "limited")
+    )
     assert whole["notes"] == []
     assert "memory ran out at step 1: from there on" in limited["notes"][0]
     assert limited["losses"] == pytest.approx(whole["losses"], rel=1e-3)
-
-
-def short_run(folder: Path, how: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", _SHORT, str(folder / "photos"), str(folder), how],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
