@@ -1,21 +1,18 @@
-"""What models predicted while they sampled: where from, and what came out."""
+"""What models predict of noised pictures: where from, and what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adreg.diffusion.strata import stratified
 
 
 @dataclass
 class Bank:
-    """One entry a picture and step: z_t (c x h x w), t, text (77 x d), eps, and its weight."""
+    """One entry a prediction: z_t (c x h x w), t, text (77 x d), eps, and its weight."""
 
     noisy: list[Tensor] = field(default_factory=list)
     timesteps: list[Tensor] = field(default_factory=list)
@@ -23,23 +20,15 @@ class Bank:
     predicted: list[Tensor] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
 
-    @contextmanager
-    def recording(self, pipe: Any, weight: float) -> Iterator[None]:
-        """Keeps what the UNet is given and answers until the context ends; on the CPU."""
-
-        def keep(unet: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            noisy, timestep = args
-            self.noisy += noisy.cpu()
-            self.timesteps += timestep.cpu().expand(len(noisy))
-            self.text += kwargs["encoder_hidden_states"].cpu()
-            self.predicted += output[0].cpu()
-            self.weights += torch.full((len(noisy),), weight)
-
-        handle = pipe.unet.register_forward_hook(keep, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+    def add(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, predicted: Tensor, weight: float
+    ) -> None:
+        """Keeps n predictions that weigh the same; on the CPU."""
+        self.noisy += noisy.cpu()
+        self.timesteps += timesteps.cpu()
+        self.text += text.cpu()
+        self.predicted += predicted.cpu()
+        self.weights += torch.full((len(noisy),), weight)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """noisy, timesteps, text, predicted, weights of n entries, one from each of n equal parts

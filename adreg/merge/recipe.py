@@ -73,15 +73,16 @@ class Sampling:
 class Refinement:
     """Steps of gradient descent after the layers are solved (merge/refine.py).
 
-    For each concept `len(prompts) * images` images of `sampling_steps` steps are recorded, without
-    guidance; each of `steps` steps looks at `batch` of their predictions. The rate falls to 0.
+    For each concept `len(prompts) * images` images of `sampling_steps` steps are drawn, without
+    guidance, and noised again and again: as often as it takes for each of `steps` steps to look at
+    `batch` predictions that no other has seen. The rate falls to 0.
     """
 
-    steps: int = 100
+    steps: int = 250
     batch: int = 12
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     prompts: tuple[str, ...] = REFINING_PROMPTS
-    images: int = 3
+    images: int = 1
     sampling_steps: int = 10
     # Not the noise that pictures are usually judged on.
     seed: int = 1000
@@ -159,7 +160,7 @@ def new_recipe(
 
 
 def _usual_refinement(base: Base) -> Refinement | None:
-    """Half a minute on a pocket base; on Stable Diffusion it is for who has a GPU and asks."""
+    """A minute on a pocket base; on Stable Diffusion it is for who has a GPU and asks."""
     return Refinement() if base.family == "pocket" else None
 
 

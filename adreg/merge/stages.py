@@ -23,7 +23,7 @@ from torch import Tensor
 from adreg.diffusion.attach import attach, detach_all
 from adreg.diffusion.modules import get_module, weight_matrix
 from adreg.diffusion.record import record_inputs
-from adreg.diffusion.sample import sample
+from adreg.diffusion.sample import sample_latents
 from adreg.diffusion.tokens import encode
 from adreg.domain import Progress
 from adreg.errors import ArtifactError
@@ -81,12 +81,6 @@ def prompts_of(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
     return [template.replace("{c}", phrase) for phrase in phrases for template in templates]
 
 
-def sample_each(pipe: Any, prompts: Sequence[str], images: int, steps: int, seed: int) -> None:
-    """So many images of every prompt, without guidance, for what is recorded meanwhile."""
-    pairs = [(prompt, seed + index) for prompt in prompts for index in range(images)]
-    sample(pipe, [p for p, _ in pairs], [s for _, s in pairs], steps=steps, guidance=1.0)
-
-
 Recorder = Callable[[Any, Operand, Mapping[str, Delta], Sampling, Grams], None]
 
 
@@ -110,7 +104,9 @@ def _record_sampling(
 ) -> None:
     prompts = prompts_of(operand.phrases(), sampling.prompts)
     with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
-        sample_each(pipe, prompts, sampling.images, sampling.steps, sampling.seed)
+        repeated = [prompt for prompt in prompts for _ in range(sampling.images)]
+        seeds = [sampling.seed + index for _ in prompts for index in range(sampling.images)]
+        sample_latents(pipe, repeated, seeds, steps=sampling.steps)
 
 
 _RECORD: dict[str, Recorder] = {

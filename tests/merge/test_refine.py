@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.modules import attention_modules
+from adreg.diffusion.sample import sample_latents
 from adreg.diffusion.tokens import add_tokens, encode
 from adreg.domain import Base, silent
 from adreg.merge.bank import Bank
@@ -74,22 +76,44 @@ def test_the_bank_holds_what_each_adapter_alone_and_the_base_predict(
 ) -> None:
     before = weights_of(pipe)
     bank = record(pipe, plan, adapted(cases), silent)
-    # Two steps of one picture for each concept and for "dog", two pictures for the empty prompt.
-    assert [weight.item() for weight in bank.weights] == [1.0] * 2 + [0.5] * 2 + [0.75] * 6
-    prompts = ["a <rex> dog", "a <rex> dog", "a <tom> dog", "a <tom> dog", "a dog", "a dog"]
-    for index, prompt in enumerate([*prompts, *[""] * 4]):
+    # Three models; eight steps of four predictions: eleven each.
+    assert [weight.item() for weight in bank.weights] == [1.0] * 11 + [0.5] * 11 + [0.75] * 11
+    plain = ["a dog", ""] * 6
+    prompts = [*["a <rex> dog"] * 11, *["a <tom> dog"] * 11, *plain[:11]]
+    for index, prompt in enumerate(prompts):
         given = bank.noisy[index][None], bank.timesteps[index], bank.text[index][None]
-        with torch.no_grad():
-            if index < 4:
-                case = cases[index // 2]
-                with alone(pipe, plan.operands[index // 2], case.weights.deltas):
-                    text, predicted = encode(pipe, [prompt]), pipe.unet(*given).sample
-            else:
-                text, predicted = encode(pipe, [prompt]), pipe.unet(*given).sample
+        with torch.no_grad(), model(pipe, plan, cases, index // 11):
+            text, predicted = encode(pipe, [prompt]), pipe.unet(*given).sample
         torch.testing.assert_close(bank.text[index], text[0])
         torch.testing.assert_close(bank.predicted[index], predicted[0], atol=1e-5, rtol=1e-4)
     after = weights_of(pipe)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def model(pipe: Any, plan: Plan, cases: list[Case], number: int) -> AbstractContextManager[None]:
+    """One adapter alone, or after the last of them the base."""
+    if number == len(cases):
+        return nullcontext()
+    return alone(pipe, plan.operands[number], cases[number].weights.deltas)
+
+
+def test_pictures_of_the_model_itself_are_noised(pipe: Any, plan: Plan, cases: list[Case]) -> None:
+    """z_t - sqrt(1 - alpha_bar_t) noise is sqrt(alpha_bar_t) z_0: near z_0 where t is small."""
+    how = replace(HOW, steps=400, batch=3)
+    refined = replace(plan, recipe=replace(plan.recipe, refine=how))
+    bank = record(pipe, refined, adapted(cases), silent)
+    mine = slice(0, 400)
+    times = torch.stack(bank.timesteps[mine]).double()
+    # P(t) ~ t: the mean is two thirds of all steps, the mean square a half.
+    assert times.mean() / 1000 == pytest.approx(2 / 3, abs=0.02)
+    assert (times / 1000).square().mean() == pytest.approx(1 / 2, abs=0.02)
+    with alone(pipe, plan.operands[0], cases[0].weights.deltas):
+        clean = sample_latents(pipe, ["a <rex> dog"], [how.seed], steps=how.sampling_steps)[0]
+    kept = pipe.scheduler.alphas_cumprod[times.long()].sqrt()
+    for noisy, share in zip(bank.noisy[mine], kept, strict=True):
+        noise = (noisy - share * clean) / (1 - share**2).sqrt()
+        assert noise.mean().abs() < 6 / noise.numel() ** 0.5
+        assert noise.std() == pytest.approx(1, abs=6 / (2 * noise.numel()) ** 0.5)
 
 
 def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
