@@ -153,7 +153,7 @@ def new_recipe(
             raise UsageError(f"{method} is not refined", remedy="leave out --refine")
         return MergeRecipe(method, reference, tuple(adapters), ridge=ridge)
     # A pocket image costs a tenth of a second, one of Stable Diffusion minutes on a CPU.
-    sampling = Sampling(images=4 if base.family == "pocket" else 1)
+    sampling = Sampling(images=2 if base.family == "pocket" else 1)
     ridge = DEFAULT_RIDGE if ridge is None else ridge
     refine = _usual_refinement(base) if refine_steps is None else _of_steps(refine_steps)
     return MergeRecipe(method, reference, tuple(adapters), ridge, sampling, refine)

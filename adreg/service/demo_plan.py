@@ -14,7 +14,7 @@ from adreg.service.report.facts import in_minutes
 from adreg.service.supervisor import Tick, quiet
 
 CHECKPOINT = "demo"
-_SCORE = ScoreSpec(prompts=6, concept_prompts=4, steps=10, guidance=3.0, samples=0)
+_SCORE = ScoreSpec(prompts=6, concept_prompts=4, steps=8, guidance=3.0, samples=0)
 # A name draws an individual (pocket/subjects.py). Those are passed over that nothing can be told
 # about: whom the untouched base draws by itself in more than 4 of 16 pictures (max), and who has a
 # rival too like them, the mean features of the photos nearer than .8 (luna, charlie; the cat kit).
@@ -39,7 +39,7 @@ class Effort:
     refine: int | None = None
     places: tuple[str, ...] = ("", " on grass", " on the beach", " in the snow")
     seeds: tuple[int, ...] = (0, 1, 2, 3)
-    steps: int | None = 10
+    steps: int | None = 8
     guidance: float = 1.5
 
 
