@@ -67,7 +67,7 @@ SD: dict[str, Json] = {
 POCKET: dict[str, Json] = {
     "lora": {"steps": 300, "rank": 4, "batch": 4, "learning_rate": 2e-3},
     "cat": {
-        "steps": 340,
+        "steps": 300,
         "rank": 4,
         "batch": 4,
         "learning_rate": 3e-3,
@@ -80,7 +80,7 @@ POCKET: dict[str, Json] = {
         "rank": 4,
         "batch": 4,
         "learning_rate": 2e-3,
-        "penalty_weight": 30.0,
+        "penalty_weight": 1e3,
     },
     "sequential": {"steps": 300, "rank": 4, "batch": 4, "learning_rate": 2e-3},
     "ewc": {
@@ -108,24 +108,22 @@ POCKET: dict[str, Json] = {
         "token_learning_rate": 2e-2,
     },
     "dreambooth": {
-        "steps": 360,
+        "steps": 300,
         "rank": 4,
         "batch": 4,
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
         "token_learning_rate": 0.0,
         "prior_weight": 1.0,
         "prior_images": 32,
-        "ema": 0.97,
     },
     "custom-diffusion": {
-        "steps": 360,
+        "steps": 300,
         "rank": 0,
         "full": True,
         "batch": 4,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "prior_weight": 1.0,
         "prior_images": 32,
-        "ema": 0.97,
     },
 }
 # Whole weights in place of factors: DreamBooth's own rate, and AttnDreamBooth's for its UNet.
