@@ -74,8 +74,8 @@ class Refinement:
     """Steps of gradient descent after the layers are solved (merge/refine.py).
 
     For each concept `len(prompts) * images` images of `sampling_steps` steps are drawn, without
-    guidance, and noised again and again: as often as it takes for each of `steps` steps to look at
-    `batch` predictions that no other has seen. The rate falls to 0.
+    guidance, and noised again and again: so often that `steps` steps of `batch` predictions look at
+    each about once. The rate falls to 0.
     """
 
     steps: int = 250

@@ -10,8 +10,8 @@ where z_t is a picture that adapter i alone has drawn, noised afresh, and eps_{W
 predicts there: no photo is needed. The concepts' plain classes and the empty prompt, that guidance
 compares with, are one more term, with dW_0 = 0 and the mean of the weights: so the base is kept.
 
-Every step looks at predictions of its own. Where 1,980 of them were looked at three times each,
-pictures from new noise came no nearer than where each was looked at less than once.
+Each prediction is looked at about once. Where 1,980 of them were looked at three times each,
+pictures from new noise came no nearer than after fewer looks.
 """
 
 from __future__ import annotations
