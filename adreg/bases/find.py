@@ -27,6 +27,8 @@ from adreg.store.digest import sha256_json
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SECOND_TEXT = ("text_encoder_2", "tokenizer_2")
 """What Stable Diffusion XL has beside them."""
+WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+"""The components that have weights; the second text encoder only in XL."""
 _KINDS = "only Stable Diffusion 1.x, 2.x and XL can be a base for now"
 
 

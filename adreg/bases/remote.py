@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adreg.bases.find import COMPONENTS, SECOND_TEXT, weights_of
+from adreg.bases.find import COMPONENTS, SECOND_TEXT, WITH_WEIGHTS, weights_of
 from adreg.bases.hub import RemoteFile, remote_files
 from adreg.errors import ArtifactError
 
-_WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 # A variant's shard is called `model.fp16-00001-of-00002`, which `model-*` leaves out.
 BASE_FILES: tuple[str, ...] = (
     "model_index.json",
@@ -19,7 +18,7 @@ BASE_FILES: tuple[str, ...] = (
     "tokenizer_2/merges.txt",
     *(
         f"{part}/{file}"
-        for part in _WITH_WEIGHTS
+        for part in WITH_WEIGHTS
         for file in (
             "config.json",
             f"{weights_of(part)}.safetensors",
@@ -45,7 +44,7 @@ def base_on_hub(ref: str) -> tuple[str, Sequence[RemoteFile]]:
         held = {path for path in paths if path.startswith(f"{part}/")}
         if not held:
             _refuse(ref, f"has no {part}: it is no Stable Diffusion 1.x, 2.x or XL")
-        if part in _WITH_WEIGHTS and not any(".safetensors" in p for p in held):
+        if part in WITH_WEIGHTS and not any(".safetensors" in p for p in held):
             _refuse(ref, f"has no {part}/{weights_of(part)}.safetensors, only pickles or variants")
     return revision, files
 

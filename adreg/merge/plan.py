@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
+from adreg.bases.find import WITH_WEIGHTS
 from adreg.domain import Base, Concept, Json, readable_size
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.digest import adapter_digest
@@ -27,7 +28,6 @@ from adreg.merge.operands import (
 from adreg.merge.recipe import MergeRecipe, Sampling
 
 _FLOAT = 4
-_COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _peak_bytes(base: Base, modules: Sequence[str], operations: Sequence[Operati
 
 def _model_bytes(base: Base) -> int:
     """All weights of the base in fp32, from the headers of its files."""
-    files = [file for part in _COMPONENTS for file in (base.path / part).glob("*.safetensors")]
+    files = [file for part in WITH_WEIGHTS for file in (base.path / part).glob("*.safetensors")]
     shapes = [info.shape for file in files for info in read_header(file).tensors.values()]
     return sum(prod(shape) for shape in shapes) * _FLOAT
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from adreg.bases.find import WITH_WEIGHTS
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.modules import module_key
 from adreg.diffusion.text import text_parts, text_widths
@@ -22,7 +23,6 @@ TOLERANCE = 1e-5
 """|W_out - W_base - dW| over the largest entry of W_out: fp32 rounding is below 1e-7."""
 MISSING = 0.1
 """A delta that is absent or doubled is wrong by 1, relative to its own norm."""
-_COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 _EMBEDDING = "embeddings.token_embedding.weight"
 
 
@@ -77,7 +77,7 @@ def _load(out: Path) -> Any:
 
 def _tensors(out: Path, merged: Any, original: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(component.key, new, old) of every tensor; of embeddings the base's own tokens' rows."""
-    for component in (name for name in _COMPONENTS if name in original.components):
+    for component in (name for name in WITH_WEIGHTS if name in original.components):
         new = getattr(merged, component).state_dict()
         old = getattr(original, component).state_dict()
         if new.keys() != old.keys():

@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from adreg.bases.find import WITH_WEIGHTS
 from adreg.domain import slug
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.formats.header import Header, read_header, read_tensor_bytes
@@ -38,7 +39,6 @@ COMPONENTS = (
 LORA_FILE = "pytorch_lora_weights.safetensors"
 _ROOT_FILES = ("model_index.json", "adreg_recipe.json")
 _SUFFIXES = (".json", ".txt", ".safetensors")
-_WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 _LOCAL_PATH = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]")
 _MAX_PIXELS = 50_000_000
@@ -173,7 +173,7 @@ def _check_complete(folder: Path, names: set[str]) -> None:
     for component, made_of in sorted(_read_json(index).items()):
         if not isinstance(made_of, list) or not made_of or made_of[0] is None:
             continue
-        suffix = ".safetensors" if component in _WITH_WEIGHTS else _SUFFIXES
+        suffix = ".safetensors" if component in WITH_WEIGHTS else _SUFFIXES
         if not any(n.startswith(f"{component}/") and n.endswith(suffix) for n in names):
             raise ArtifactError(
                 f"{index} names {component!r}, but {folder / component} has no file to publish",

@@ -24,6 +24,19 @@ def as_array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.int16]]:
     return np.asarray(image, dtype=np.int16)
 
 
+def by_diffusers(
+    pipe: Any, prompts: list[str], seeds: list[int], *, steps: int, guidance: float
+) -> list[Image.Image]:
+    """What a plain call of the pipeline draws."""
+    found: list[Image.Image] = pipe(
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
+    return found
+
+
 def test_a_seeds_image_does_not_depend_on_its_batch(pipe: Any) -> None:
     together = sample(pipe, PROMPTS, [7, 8, 9], steps=2)
     alone = sample(pipe, PROMPTS, [7, 8, 9], steps=2, batch=1)
@@ -33,14 +46,7 @@ def test_a_seeds_image_does_not_depend_on_its_batch(pipe: Any) -> None:
 
 
 def test_same_as_the_plain_pipeline_call(pipe: Any) -> None:
-    import torch
-
-    expected = pipe(
-        "a red cat",
-        num_inference_steps=3,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(5),
-    ).images[0]
+    (expected,) = by_diffusers(pipe, ["a red cat"], [5], steps=3, guidance=4.0)
     found = sample(pipe, ["a red cat"], [5], steps=3, guidance=4.0)[0]
     assert np.array_equal(as_array(found), as_array(expected))
 
@@ -91,12 +97,7 @@ def test_a_sheet_of_large_photos_stays_a_picture_one_can_open() -> None:
 def test_pictures_are_those_of_plain_diffusers(build: Any, guidance: float) -> None:
     pipe = build()
     ours = sample(pipe, ["a dog", "a red cat"], [3, 4], steps=2, guidance=guidance)
-    theirs = pipe(
-        ["a dog", "a red cat"],
-        num_inference_steps=2,
-        guidance_scale=guidance,
-        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
-    ).images
+    theirs = by_diffusers(pipe, ["a dog", "a red cat"], [3, 4], steps=2, guidance=guidance)
     assert [image.tobytes() for image in ours] == [image.tobytes() for image in theirs]
 
 
@@ -105,10 +106,5 @@ def test_sdxl_that_learnt_the_empty_prompt_is_compared_with_it() -> None:
     zeros = sample(pipe, ["a dog"], [0], steps=2)
     pipe.register_to_config(force_zeros_for_empty_prompt=False)
     (ours,) = sample(pipe, ["a dog"], [0], steps=2)
-    theirs = pipe(
-        "a dog",
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        generator=torch.Generator().manual_seed(0),
-    ).images[0]
+    (theirs,) = by_diffusers(pipe, ["a dog"], [0], steps=2, guidance=3.0)
     assert ours.tobytes() == theirs.tobytes() != zeros[0].tobytes()
