@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,16 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 LINE_METHODS = ("c-lora", "sequential", "ewc")
 # Textual Inversion's token takes the place of the noun.
 NAMELESS_METHODS = (*LINE_METHODS, "textual-inversion")
-# What can teach one adapter several concepts at once.
-JOINT_METHODS = ("lora", "cat")
+# What can teach one adapter several concepts at once: all but those that go on a line.
+JOINT_METHODS = (
+    "lora",
+    "cat",
+    "orthogonal",
+    "textual-inversion",
+    "two-stage",
+    "dreambooth",
+    "custom-diffusion",
+)
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -201,6 +210,12 @@ def readable_size(count: int) -> str:
 def trigger_for(name: str) -> str:
     """The trigger token `<slug>` of a concept's name."""
     return f"<{slug(name)}>"
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text says something, on one line that a database and a terminal can take."""
+    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
+    return bool(text.strip()) and not odd
 
 
 def check_name(name: str) -> str:

@@ -76,7 +76,7 @@ def _settings_file(cwd: Path, home: Path) -> Path | None:
 def read_toml(file: Path) -> dict[str, Any]:
     """Raises UsageError naming the file where it is no TOML."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{file}: not valid TOML: {error}",

@@ -48,6 +48,11 @@ def test_a_bad_file_is_named_with_its_key(tmp_path: Path, text: str, said: str) 
     assert str(file) in caught.value.message
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "adreg.toml").write_text('\ufeffbase = "sd15"', encoding="utf-8")
+    assert load_settings({"ADREG_HOME": str(tmp_path)}, tmp_path).base == "sd15"
+
+
 def test_numbers_may_come_from_the_environment(tmp_path: Path) -> None:
     environ = {"ADREG_HOME": str(tmp_path), "ADREG_SETTLE_SECONDS": "0.5"}
     assert load_settings(environ, tmp_path).settle_seconds == 0.5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +15,7 @@ from adreg.domain import JobState
 from adreg.errors import UsageError
 
 jobs_app = typer.Typer(no_args_is_help=True, help="See, cancel and retry jobs; read their logs.")
+_SHOWN = 8  # of a list
 JobId = Annotated[int, typer.Argument(help="A job's number, as `adreg jobs list` shows it.")]
 
 
@@ -61,7 +63,18 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(view)
     else:
-        print_table(f"job {job_id}", ["what", "value"], [[k, v] for k, v in view.items()])
+        print_table(f"job {job_id}", ["what", "value"], _facts(view))
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, object]]:
+    """What is inside of what, one after the other: `request.spec.steps`; long lists counted."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _facts(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and len(value) > _SHOWN:
+        yield name, f"{len(value)} of them: --json"
+    else:
+        yield name, value
 
 
 @jobs_app.command()

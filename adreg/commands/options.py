@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from adreg.errors import UsageError
+
 
 def base_names() -> list[str]:
     """What completes the name of a base."""
@@ -14,6 +16,15 @@ def base_names() -> list[str]:
     from adreg.registry.bases import all_names
 
     return ["pocket", *all_names(open_workspace().registry.db)]
+
+
+def folder(given: str | Path) -> Path:
+    """The path of a folder. An empty one, of a variable that is not set, would be the working
+    directory: UsageError.
+    """
+    if not str(given).strip():
+        raise UsageError("a folder's path is empty", remedy="name the folder; . is this one")
+    return Path(given)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

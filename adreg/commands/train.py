@@ -12,15 +12,19 @@ from adreg.commands import options
 from adreg.commands.output import notice, print_json, say
 from adreg.commands.run import open_workspace, run_job
 from adreg.commands.views import adapter_view
+from adreg.domain import NAMELESS_METHODS
 
 if TYPE_CHECKING:
-    from adreg.domain import Adapter, Json
+    from adreg.domain import Adapter, Concept, Json
     from adreg.service.training import TrainingWish
     from adreg.service.workspace import Workspace
 
 
 def train(
-    subjects: Annotated[list[Path], typer.Argument(help="Folders of images, each of one thing.")],
+    subjects: Annotated[
+        list[Path],
+        typer.Argument(parser=options.folder, help="Folders of images, each of one thing."),
+    ],
     class_word: options.ClassWord = None,
     name: Annotated[
         str | None,
@@ -30,7 +34,7 @@ def train(
     ] = None,
     joint: Annotated[
         bool,
-        typer.Option("--joint", help="One adapter that learns all subjects, with lora or cat."),
+        typer.Option("--joint", help="One adapter that learns all subjects; not on a --line."),
     ] = False,
     method: options.Method = None,
     base: options.Base = None,
@@ -181,9 +185,17 @@ def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Jso
 
 def _tell(adapter: Adapter, result: Json) -> None:
     triggers = " ".join(adapter.triggers)
-    trigger, kind = adapter.concepts[-1].trigger, adapter.concepts[-1].kind
-    shown = f"a dog in the style of {trigger}" if kind == "style" else f"a photo of {trigger}"
-    say(f"trained: {adapter.name}, trigger {triggers} ({adapter.method}, rank {adapter.rank})")
+    rank = f", rank {adapter.rank}" if adapter.rank else ""
+    say(f"trained: {adapter.name}, trigger {triggers} ({adapter.method}{rank})")
     if result.get("stopped"):
         say(f"stopped: after step {result['steps']}, for {result['stopped']}")
+    shown = _asked(adapter.concepts[-1], adapter.method)
     say(f'try it:  adreg generate "{shown}" --adapters {adapter.name} --out x.png')
+
+
+def _asked(concept: Concept, method: str | None) -> str:
+    """A prompt like those the concept was trained with."""
+    if concept.kind == "style":
+        return f"a dog in the style of {concept.trigger}"
+    called = "" if method in NAMELESS_METHODS else f" {concept.class_word}"
+    return f"a photo of {concept.trigger}{called}"

@@ -13,7 +13,10 @@ from adreg.commands.run import INTERRUPTED, open_workspace
 
 
 def watch(
-    root: Annotated[Path, typer.Argument(help="The folder whose sub-folders are subjects.")],
+    root: Annotated[
+        Path,
+        typer.Argument(parser=options.folder, help="The folder whose sub-folders are subjects."),
+    ],
     once: Annotated[
         bool, typer.Option("--once", help="Train and score what is there, then end.")
     ] = False,

@@ -47,9 +47,10 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
 
     inputs: base (path), base_name, subject (folder), images (names in it), spec, parent (path or
     null), parent_digest, statistics (the parent's: path or null), line, device; also (a joint run's
-    further subjects, [{subject, images}]), identity_scorer (folder, or null where likeness does not
-    end the run) and tensorboard (folder, or null). Raises what reading and `train` raise, Stopped
-    among them, and ExternalError where memory runs out.
+    further subjects, [{subject, images}]), class_images ([{wanted, folder or null}], one of each
+    class), identity_scorer (folder, or null where likeness does not end the run) and tensorboard
+    (folder, or null). Raises what reading and `train` raise, Stopped among them, and ExternalError
+    where memory runs out.
     """
     began = time.monotonic()
     # Tiny gradients of small models become denormal numbers, which CPUs are slow at.
@@ -143,13 +144,14 @@ def _parent(inputs: Json, base: Base) -> AdapterWeights | None:
 
 def _class_images(inputs: Json, pipe: Any, staging: Path, progress: Progress) -> list[Image.Image]:
     """Those of the store where they are there; else made here, and left for the store."""
-    if inputs["class_images"] is None:
-        return []
-    wanted = ClassImages.from_json(inputs["class_images"])
-    folder = Path(inputs["class_images_folder"] or staging / CLASS_IMAGES)
-    if inputs["class_images_folder"] is None:
-        make_class_images(pipe, wanted, folder, progress, stop.requested)
-    return [open_image(folder / name) for name in wanted.names()]
+    found = []
+    for of_class in inputs["class_images"]:
+        wanted = ClassImages.from_json(of_class["wanted"])
+        folder = Path(of_class["folder"] or staging / CLASS_IMAGES / wanted.key())
+        if of_class["folder"] is None:
+            make_class_images(pipe, wanted, folder, progress, stop.requested)
+        found += [open_image(folder / name) for name in wanted.names()]
+    return found
 
 
 def _statistics(inputs: Json) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def cancel(db: Database, job_id: int) -> Job:
         job = get(db, job_id)
         if job.state not in ("queued", "running"):
             raise ConflictError(
-                f"job {job_id} is {job.state} already", remedy="see it: adreg jobs list"
+                f"job {job_id} is {job.state} already", remedy=f"see it: adreg jobs show {job_id}"
             )
         db.conn.execute("update jobs set state='cancelled', updated=? where id=?", [now(), job_id])
         return get(db, job_id)
@@ -141,7 +141,7 @@ def retry(db: Database, job_id: int) -> Job:
         if job.state not in ("failed", "cancelled"):
             raise ConflictError(
                 f"job {job_id} is {job.state}: only a failed or cancelled one can be retried",
-                remedy="see it: adreg jobs list",
+                remedy=f"see it: adreg jobs show {job_id}",
             )
         db.conn.execute(
             "update jobs set state='queued', failures=0, not_before=0, updated=? where id=?",

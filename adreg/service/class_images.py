@@ -12,27 +12,32 @@ from adreg.train.class_images import ClassImages, class_images
 from adreg.train.spec import TrainSpec
 
 
-def inputs(ws: Workspace, request: Json, base: Base) -> Json:
-    """What class images a run needs, and the folder of them where they were made before."""
-    wanted = _wanted(request, base)
-    there = wanted is not None and _whole(ws, wanted)
-    return {
-        "class_images": None if wanted is None else wanted.to_json(),
-        "class_images_folder": str(_folder(ws, wanted)) if wanted and there else None,
-    }
+def inputs(ws: Workspace, request: Json, base: Base) -> list[Json]:
+    """What class images a run needs, class by class, and `folder`: where they are, or None where
+    they were not made before.
+    """
+    return [
+        {"wanted": wanted.to_json(), "folder": str(_folder(ws, wanted)) if made else None}
+        for wanted, made in looked_up(ws, _spec(request), base)
+    ]
+
+
+def looked_up(ws: Workspace, spec: TrainSpec, base: Base) -> list[tuple[ClassImages, bool]]:
+    """The class images of a run, and whether they were made before."""
+    return [(one, _whole(ws, one)) for one in class_images(spec, base.digest, base.family)]
 
 
 def take_in(ws: Workspace, request: Json, base: Base, made: Path) -> None:
     """Moves those a child made into the store, where nobody was quicker."""
-    wanted = _wanted(request, base)
-    if wanted is None or _whole(ws, wanted):
-        return
-    shutil.rmtree(_folder(ws, wanted), ignore_errors=True)  # somebody deleted a part of them
-    publish_dir(made, _folder(ws, wanted))
+    for wanted, there in looked_up(ws, _spec(request), base):
+        if there or not (made / wanted.key()).is_dir():
+            continue
+        shutil.rmtree(_folder(ws, wanted), ignore_errors=True)  # somebody deleted a part of them
+        publish_dir(made / wanted.key(), _folder(ws, wanted))
 
 
-def _wanted(request: Json, base: Base) -> ClassImages | None:
-    return class_images(TrainSpec.from_json(request["spec"]), base.digest, base.family)
+def _spec(request: Json) -> TrainSpec:
+    return TrainSpec.from_json(request["spec"])
 
 
 def _folder(ws: Workspace, wanted: ClassImages) -> Path:

@@ -39,7 +39,7 @@ def take_in(
         kind=kind,
         path=path,
         images=tuple(sorted(found.images)),
-        source=folder.name,
+        source=folder_name(folder),
         set_aside=found.set_aside,
     )
 
@@ -65,7 +65,7 @@ def class_word_of(folder: Path, kind: SubjectKind | None = None) -> str:
     """
     told = told_concept(folder)
     usual = _USUAL_WORDS.get(kind or told.kind or "object")
-    return told.class_word or usual or _class_of(folder.name)
+    return told.class_word or usual or _class_of(folder_name(folder))
 
 
 def kind_of(folder: Path) -> SubjectKind:
@@ -82,6 +82,11 @@ def name_of(folder: Path) -> str:
     Raises UsageError for a subject.toml that says something else.
     """
     return slug(told_concept(folder).name or folder.resolve().name)
+
+
+def folder_name(folder: Path) -> str:
+    """What a folder is called, as it was given: `.` and `..` have no name of their own."""
+    return folder.name if folder.name.strip(".") else folder.resolve().name
 
 
 def _class_of(name: str) -> str:

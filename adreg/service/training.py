@@ -22,15 +22,17 @@ from adreg.domain import (
     Subject,
     SubjectKind,
     check_name,
+    is_plain,
     trigger_for,
 )
-from adreg.errors import ArtifactError, ConflictError, UsageError
+from adreg.errors import ArtifactError, UsageError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.probe import match, probe
 from adreg.registry import adapters, columns, jobs, names, sources
 from adreg.registry.connection import immediate
 from adreg.service import class_images, samples, scoring
 from adreg.service.subjects import subjects_of, take_in
+from adreg.service.taken import check_free, check_still_free
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 from adreg.train.buckets import frame_sizes, grid_of
@@ -115,7 +117,7 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     # The name is looked up and taken in one transaction: another process may want it as well.
     with immediate(ws.registry.db):
         if jobs.find(ws.registry.db, "train", key) is None:
-            _check_name_free(ws, wish.name, spec, base)
+            check_free(ws, request)
         if spec.method == "orthogonal":
             column = columns.assign(ws.registry.db, base.digest, key, spec.rank)
             request["spec"] = replace(spec, first_column=column).to_json()
@@ -140,8 +142,12 @@ def check_kind(kind: str) -> SubjectKind:
 
 
 def resolve(ws: Workspace, request: Json) -> Json:
-    """The child's inputs; the line's head becomes the parent now, when the job is claimed."""
+    """The child's inputs; the line's head becomes the parent now, when the job is claimed.
+
+    Raises ConflictError where another adapter has come to the name or the trigger meanwhile.
+    """
     base = ws.base_of(request["base_digest"], request["base"])
+    check_still_free(ws, request)
     parent = _parent(ws, request["line"], base)
     judge = request.get("judge")
     return {
@@ -164,7 +170,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "identity_scorer": judge
         and str(find_again(judge["scorer"], judge["digest"], identity=True).path),
         "tensorboard": request.get("tensorboard"),
-        **class_images.inputs(ws, request, base),
+        "class_images": class_images.inputs(ws, request, base),
     }
 
 
@@ -229,6 +235,8 @@ def _kept(outputs: Json) -> Json:
 
 def spec_of(wish: TrainingWish, base: Base) -> TrainSpec:
     """The whole spec of a wish. UsageError for a setting that method or base cannot take."""
+    if wish.line is not None and not is_plain(wish.line):
+        raise UsageError(f"--line {wish.line!r} is no name", remedy="write --line NAME")
     if wish.line and wish.method not in LINE_METHODS:
         raise UsageError(
             f"--line is for {', '.join(LINE_METHODS)};"
@@ -237,8 +245,9 @@ def spec_of(wish: TrainingWish, base: Base) -> TrainSpec:
         )
     if wish.also and wish.method not in JOINT_METHODS:
         raise UsageError(
-            f"--joint is for {', '.join(JOINT_METHODS)}; {wish.method} learns one concept alone",
-            remedy="leave out --joint: the subjects are trained one after the other",
+            f"--joint is for {', '.join(JOINT_METHODS)};"
+            f" {wish.method} learns one concept after the other, on a line",
+            remedy="choose one of these methods, or leave out --joint and give the --line",
         )
     also = tuple(Concept(trigger_for(o.name), o.class_word, o.kind) for o in wish.also)
     check_name(wish.name)
@@ -315,31 +324,6 @@ def _key(
     first, *others = (subject.digest for subject in subjects)
     more = [others, judge["digest"] if judge else None] if others or judge else []
     return sha256_json([first, spec.digest(), base.digest, wish.line, *more])
-
-
-def _check_name_free(ws: Workspace, name: str, spec: TrainSpec, base: Base) -> None:
-    names.check_free(ws.registry.db, name)
-    if (job := jobs.wants_name(ws.registry.db, name)) is not None:
-        raise ConflictError(
-            f"job {job.id} ({job.state}) will give the name {name!r} to its adapter",
-            remedy=f"choose another with --name, or cancel it: adreg jobs cancel {job.id}",
-        )
-    for concept in spec.concepts:
-        _check_trigger_free(ws, concept.trigger, base)
-
-
-def _check_trigger_free(ws: Workspace, trigger: str, base: Base) -> None:
-    taken = adapters.with_trigger(ws.registry.db, ws.registry.store, trigger, base.digest)
-    if taken is not None:
-        raise ConflictError(
-            f"the trigger {trigger} belongs to adapter {taken.name!r} on this base",
-            remedy="choose another --name (or name in its subject.toml): it makes the trigger",
-        )
-    if (job := jobs.wants_trigger(ws.registry.db, trigger, base.digest)) is not None:
-        raise ConflictError(
-            f"job {job.id} ({job.state}) will give the trigger {trigger} to its adapter",
-            remedy=f"wait for it, or cancel it: adreg jobs cancel {job.id}",
-        )
 
 
 def _still_there(ws: Workspace, key: str) -> bool:

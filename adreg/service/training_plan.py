@@ -13,9 +13,12 @@ from adreg.bases.memory import to_train
 from adreg.bases.parts import parts_of
 from adreg.domain import NAMELESS_METHODS, Base, Concept, Json, readable_size
 from adreg.service.cautions import class_word_caution, photo_caution
+from adreg.service.class_images import looked_up
+from adreg.service.planned_concepts import concept_lines, planned_concepts
 from adreg.service.training import TrainingWish, check_with_registry, log_folder, spec_of
 from adreg.service.workspace import Workspace
 from adreg.train.buckets import Grid, Size, frame_sizes, grid_of, nearest_size
+from adreg.train.class_images import ClassImages
 from adreg.train.cost import most_at_once, passes
 from adreg.train.prompts import prompts_of, training_prompts
 from adreg.train.spec import TrainSpec
@@ -36,6 +39,7 @@ class TrainingPlan:
     base: Base
     subjects: tuple[SubjectImages, ...]
     grid: Grid
+    pictures: tuple[tuple[ClassImages, bool], ...]
     stored: Path
 
     def to_json(self) -> Json:
@@ -47,6 +51,7 @@ class TrainingPlan:
             "class": self.spec.class_word,
             "kind": self.spec.kind,
             "also": [concept.to_json() for concept in self.spec.also],
+            "concepts": planned_concepts(self.spec, self.subjects, self.pictures),
             "base": self.base.name,
             "spec": self.spec.essence(),
             "images": self._images(),
@@ -72,7 +77,7 @@ class TrainingPlan:
             f" method {self.spec.method} on {told['base']}",
             *_image_lines(told["images"], told["set_aside"]),
             *(_bucket_line(bucket) for bucket in told["buckets"]),
-            *_prompt_lines(told["images"], told["prompts"]),
+            *concept_lines(told["concepts"], told["images"]),
             f"steps: {told['steps']}, each {told['passes']['learning']:.3g} images through the UNet"
             f" and back, {told['passes']['still']:.3g} through it alone",
             _learning_line(self.spec),
@@ -169,6 +174,7 @@ def plan_training(ws: Workspace, wish: TrainingWish) -> TrainingPlan:
             read_subject(folder) for folder in (wish.folder, *(other.folder for other in wish.also))
         ),
         grid=grid_of(base.path),
+        pictures=tuple(looked_up(ws, spec, base)),
         stored=ws.registry.store.root / "adapters",
     )
 
@@ -201,14 +207,3 @@ def _learning_line(spec: TrainSpec) -> str:
     average = f"; running average {spec.ema:g}" if spec.ema else ""
     rank = f"; rank {spec.rank}" if spec.rank else ""
     return f"learning: batch {spec.batch}{rank}; rate {learning}{average}"
-
-
-def _prompt_lines(images: list[Json], usual: list[str]) -> list[str]:
-    """The prompts of images with their own, the first few; and those of all others."""
-    own = [(i["file"], prompt) for i in images for prompt in i["prompts"]]
-    lines = [f"prompt of {file}: {prompt}" for file, prompt in own[:_SHOWN]]
-    if len(own) > _SHOWN:
-        lines.append(f"prompts: {len(own) - _SHOWN} more of images")
-    if not all(image["prompts"] for image in images):
-        lines += [f"prompt: {prompt}" for prompt in usual]
-    return lines

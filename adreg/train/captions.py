@@ -11,10 +11,11 @@ from adreg.errors import ArtifactError
 
 SUFFIXES = (".caption", ".txt")
 _MOST = 10_000
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those that end no line
 
 
 def read_captions(file: Path) -> tuple[str, ...]:
-    """The captions in a file: every line that is not blank is one.
+    """The captions in a file: every line that is not blank is one, control characters apart.
 
     Raises ArtifactError, naming the file, for one that is empty, too long or no UTF-8 text.
     """
@@ -24,10 +25,15 @@ def read_captions(file: Path) -> tuple[str, ...]:
         raise ArtifactError(f"{file}: cannot be read: {error}") from None
     if len(text) > _MOST:
         raise ArtifactError(f"{file}: more than {_MOST} characters are no caption")
-    lines = tuple(" ".join(line.split()) for line in text.splitlines() if line.strip())
+    lines = tuple(filter(None, (" ".join(line.split()) for line in _plain(text).splitlines())))
     if not lines:
         raise ArtifactError(f"{file}: no caption in it")
     return lines
+
+
+def _plain(text: str) -> str:
+    """The text without what a terminal would obey, and no tokenizer reads."""
+    return _CONTROLS.sub(" ", text)
 
 
 def with_trigger(caption: str, concept: Concept, names: Collection[str], *, named: bool) -> str:

@@ -1,6 +1,7 @@
 """Class images: what the base makes of a subject's class, for prior preservation. Torch-free.
 
-Made once for a base and a class: the same key is the same pictures, whichever subject asks.
+Made once for a base and a class: the same key is the same pictures, whichever subject asks. A run
+of several concepts needs those of each of their classes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from adreg.domain import Json
 from adreg.store.digest import sha256_json
-from adreg.train.prompts import class_prompt
+from adreg.train.prompts import class_prompts
 from adreg.train.spec import TrainSpec
 
 _STEPS = 25
@@ -47,9 +48,14 @@ class ClassImages:
         return cls(**content)
 
 
-def class_images(spec: TrainSpec, base: str, family: str) -> ClassImages | None:
-    """The class images of a run on the base of that digest; None where it needs none."""
+def class_images(spec: TrainSpec, base: str, family: str) -> tuple[ClassImages, ...]:
+    """The class images of a run on the base of that digest, those of each class once, in the order
+    of the concepts; none where it needs none.
+    """
     if not spec.prior_images:
-        return None
+        return ()
     guidance = _GUIDANCE.get(family, _USUAL_GUIDANCE)
-    return ClassImages(base, class_prompt(spec), spec.prior_images, _STEPS, guidance, seed=0)
+    return tuple(
+        ClassImages(base, prompt, spec.prior_images, _STEPS, guidance, seed=0)
+        for prompt in class_prompts(spec)
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from adreg.diffusion.strata import stratified
 from adreg.diffusion.tokens import token_ids
 from adreg.errors import ArtifactError
+from adreg.train.fitting import fitted
 from adreg.train.latents import Bucket, encode_photos
 from adreg.train.photos import Photo
 from adreg.train.spec import TrainSpec
@@ -25,9 +26,10 @@ class Batch:
     """Noised latents (n x 4 x h x w), their timesteps (n), what is to be predicted, token ids.
 
     `time_ids` (n x 6) is what SDXL is told of each image (views.time_ids); `weights` (n) is w(t),
-    1 where there are none; `mask` (n x 1 x h x w) where the loss looks; `prior` a batch of class
-    images, for the methods with prior preservation. `first` is the number of its first sample in
-    the step's batch, of which this may be a part.
+    1 where there are none; `mask` (n x 1 x h x w) where the loss looks; `concepts` (n) which of
+    the run's concepts each image is of; `prior` a batch of class images, for the methods with prior
+    preservation. `first` is the number of its first sample in the step's batch, of which this may
+    be a part.
     """
 
     noisy: Tensor
@@ -37,6 +39,7 @@ class Batch:
     time_ids: Tensor
     weights: Tensor | None = None
     mask: Tensor | None = None
+    concepts: Tensor | None = None
     prior: Batch | None = None
     first: int = 0
 
@@ -74,7 +77,9 @@ class Batches:
         said = [list(photo.prompts or prompts) for photo in photos]
         known = list(dict.fromkeys(prompt for own in said for prompt in own))
         self._said = [[known.index(prompt) for prompt in own] for own in said]
-        self._ids = token_ids(pipe, known)
+        self._concepts = torch.tensor([photo.concept for photo in photos])
+        triggers = [concept.trigger for concept in spec.concepts] if spec else []
+        self._ids = token_ids(pipe, [fitted(pipe, prompt, triggers) for prompt in known])
         self._schedule = DDPMScheduler.from_config(pipe.scheduler.config)
         self._gamma = spec.min_snr_gamma if spec else 0.0
         self._offset = spec.noise_offset if spec else 0.0
@@ -87,10 +92,14 @@ class Batches:
                 remedy="use a base that predicts epsilon or v_prediction",
             )
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """The next batch. Drawn on the CPU, so that every device sees the same numbers."""
+    def draw(self, size: int, generator: torch.Generator, concepts: Tensor | None = None) -> Batch:
+        """The next batch; where `concepts` (size) are given, of images of these, one by one: only
+        for images that are all in one bucket.
+
+        Drawn on the CPU, so that every device sees the same numbers.
+        """
         bucket = self._bucket(generator)
-        which = bucket.entries[torch.randint(len(bucket.entries), (size,), generator=generator)]
+        which = self._images(bucket, size, generator, concepts)
         prompt = self._prompts(bucket.photos[which], generator)
         device = bucket.latents.device
         latents = bucket.latents[which.to(device)]
@@ -108,6 +117,7 @@ class Batches:
             time_ids=bucket.time_ids[which].to(device),
             weights=self._weights(timesteps),
             mask=None if bucket.masks is None else bucket.masks[which.to(device)],
+            concepts=self._concepts[bucket.photos[which]],
         )
 
     def _bucket(self, generator: torch.Generator) -> Bucket:
@@ -117,6 +127,19 @@ class Batches:
         ends = torch.tensor([len(bucket.entries) for bucket in self._buckets]).cumsum(0)
         drawn = torch.randint(int(ends[-1]), (1,), generator=generator)
         return self._buckets[int(torch.searchsorted(ends, drawn, right=True))]
+
+    def _images(
+        self, bucket: Bucket, size: int, generator: torch.Generator, concepts: Tensor | None
+    ) -> Tensor:
+        """The views of a batch (size), each as likely as it counts among those there are."""
+        if concepts is None:
+            drawn = torch.randint(len(bucket.entries), (size,), generator=generator)
+            return bucket.entries[drawn]
+        whose = self._concepts[bucket.photos[bucket.entries]]
+        own = [bucket.entries[whose == concept] for concept in concepts.tolist()]
+        return torch.cat(
+            [of_one[torch.randint(len(of_one), (1,), generator=generator)] for of_one in own]
+        )
 
     def _prompts(self, photos: Tensor, generator: torch.Generator) -> Tensor:
         """One of each photo's prompts (n), drawn one by one: photos may have any number of them."""

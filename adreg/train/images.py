@@ -51,7 +51,8 @@ def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     except UnidentifiedImageError:
         raise ArtifactError(f"{path}: cannot be read: no PNG, JPEG or WEBP in it") from None
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}") from None
+        why = getattr(error, "strerror", None) or error  # the file is named already
+        raise ArtifactError(f"{path}: cannot be read: {why}") from None
     except (Image.DecompressionBombError, MemoryError):
         raise ArtifactError(f"{path}: more than {MAX_PIXELS} pixels") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 
 from adreg.domain import LINE_METHODS, Base, Json, Progress, silent
-from adreg.errors import ArtifactError, UsageError
+from adreg.errors import ArtifactError
 from adreg.formats.factors import Dense, Factors, concatenate
 from adreg.formats.read import AdapterWeights
 from adreg.store.digest import sha256_json
@@ -27,7 +27,8 @@ from adreg.train.memory import Losses, MicroBatches, recomputing
 from adreg.train.methods.table import METHODS, TrainingMethod
 from adreg.train.photos import Photo
 from adreg.train.precision import gradient_scaler, settled
-from adreg.train.prompts import class_prompt, training_prompts
+from adreg.train.prior import PriorBatches
+from adreg.train.prompts import training_prompts
 from adreg.train.resume import Keeper
 from adreg.train.samples import Look, Watch, nothing
 from adreg.train.spec import TrainSpec
@@ -76,8 +77,8 @@ def train(
 
     `parent` is the line so far: the result then holds the whole line, ranks added up.
     `statistics` is what the line's last task left behind; `class_images` are what the base makes
-    of the class, for the methods with prior preservation. `look` is asked as `spec.sample_every`
-    and `spec.stop_when` say.
+    of each class (prior.PriorBatches), for the methods with prior preservation. `look` is asked as
+    `spec.sample_every` and `spec.stop_when` say.
     On the CPU the same inputs and thread count give the same bits, however often it was
     interrupted. The pipeline is left as it was given.
 
@@ -108,7 +109,7 @@ def train(
         learner.precision = spec.precision
         method.start(learner, base, spec)
         batches = Batches(pipe, photos, training_prompts(spec), base.prediction_type, spec)
-        of_class = _class_batches(pipe, class_images, spec, base)
+        prior = _prior(pipe, class_images, spec, base)
         parameters = learner.parameters()
         optimizer = _optimizer(parameters, spec)
         generator = torch.Generator().manual_seed(spec.seed)
@@ -127,8 +128,8 @@ def train(
             for name, parameter in parameters.items():
                 parameter.requires_grad_(method.learns(name, step, spec))
             batch = batches.draw(spec.batch, generator)
-            if of_class is not None:
-                batch = replace(batch, prior=of_class.draw(spec.batch, generator))
+            if prior is not None:
+                batch = prior.beside(batch, generator)
             losses = _losses(method, learner, spec, step)
             figures = micro.backward(step, batch, losses, optimizer, scaler)
             scaler.unscale_(optimizer)
@@ -156,17 +157,13 @@ def train(
         return Trained(weights, figures, began, notes, left, step, ending)
 
 
-def _class_batches(
+def _prior(
     pipe: Any, class_images: Sequence[Image.Image], spec: TrainSpec, base: Base
-) -> Batches | None:
+) -> PriorBatches | None:
     """Draws class images; None where the method has none. UsageError where they are missing."""
-    if len(class_images) != spec.prior_images:
-        raise UsageError(f"{len(class_images)} class images for a run of {spec.prior_images}")
-    if not class_images:
+    if not spec.prior_images and not class_images:
         return None
-    photos = [Photo(image) for image in class_images]
-    whole = replace(spec, flip=False, crops=1, buckets=False)
-    return Batches(pipe, photos, [class_prompt(spec)], base.prediction_type, whole)
+    return PriorBatches(pipe, class_images, spec, base.prediction_type)
 
 
 def _losses(method: TrainingMethod, learner: Learner, spec: TrainSpec, step: int) -> Losses:

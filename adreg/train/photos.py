@@ -26,13 +26,14 @@ class Photo:
     """An image (RGB) and its own prompts, one of which is drawn; without any, the run's are.
 
     `mask` (mode L, of the image's size) is where the loss looks; `repeats` how often the image
-    counts.
+    counts; `concept` which of the run's concepts it is of, from 0.
     """
 
     image: Image.Image
     prompts: tuple[str, ...] = ()
     mask: Image.Image | None = None
     repeats: int = 1
+    concept: int = 0
 
     def digest(self) -> str:
         """Of all that training sees: the pixels, and what goes with them where there is any."""
@@ -71,9 +72,10 @@ def joined(photos: Sequence[Sequence[Photo]], spec: TrainSpec) -> list[Photo]:
     """
     if not spec.also:
         return [photo for of_one in photos for photo in of_one]
+    usual = [tuple(training_prompts(spec, concept)) for concept in spec.concepts]
     return [
-        photo if photo.prompts else replace(photo, prompts=tuple(training_prompts(spec, concept)))
-        for concept, of_one in zip(spec.concepts, photos, strict=True)
+        replace(photo, prompts=photo.prompts or usual[number], concept=number)
+        for number, of_one in zip(range(len(usual)), photos, strict=True)
         for photo in of_one
     ]
 

@@ -58,6 +58,11 @@ def class_prompt(of: TrainSpec | Concept) -> str:
     return words if of.kind == "style" else f"a photo of {words}"
 
 
+def class_prompts(spec: TrainSpec) -> list[str]:
+    """That of each class of a run, in the concepts' order: those of one class share theirs."""
+    return list(dict.fromkeys(map(class_prompt, spec.concepts)))
+
+
 def _article(word: str) -> str:
     return "an" if word[0].lower() in "aeiou" else "a"
 

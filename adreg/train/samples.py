@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from adreg.diffusion.sample import sample, usual_guidance
-from adreg.train.prompts import class_prompt, training_prompts
+from adreg.train.prompts import class_prompts, training_prompts
 from adreg.train.spec import TrainSpec
 from adreg.train.stopping import LOSS, read_bound
 
@@ -43,8 +43,7 @@ def shots(spec: TrainSpec) -> list[Shot]:
         for concept in spec.concepts
         for seed in SEEDS
     ]
-    plain = dict.fromkeys(class_prompt(concept) for concept in spec.concepts)
-    return [*own, *(Shot(prompt, SEEDS[0]) for prompt in plain)]
+    return [*own, *(Shot(prompt, SEEDS[0]) for prompt in class_prompts(spec))]
 
 
 def take(pipe: Any, wanted: list[Shot]) -> list[Image.Image]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from adreg.domain import JOINT_METHODS, Concept, Json, SubjectKind
+from adreg.domain import JOINT_METHODS, Concept, Json, SubjectKind, is_plain
 from adreg.errors import UsageError
 from adreg.store.digest import sha256_json
 from adreg.train.defaults import (
@@ -55,7 +55,7 @@ class TrainSpec:
     adapter's columns of the shared basis begin. With `full`, whole weights learn in place of
     factors: `rank` is 0 then. `embedding_steps` is how many of the two-stage method's steps come
     first, for the embedding alone. `prior_weight` is DreamBooth's lambda, for `prior_images` class
-    images.
+    images of each class.
     `checkpoint_every` steps the state is saved: it decides nothing and is not part of the digest,
     no more than `gradient_checkpointing`, which computes again what else would take memory.
 
@@ -171,10 +171,10 @@ _FLAGS = ("flip", "buckets", "full", "gradient_checkpointing")
 # The fields that only some methods read, and what they are where nobody reads them.
 _OWNERS: dict[str, tuple[str, ...]] = {
     "cat_weight": ("cat", "c-lora"),
+    "penalty": ("c-lora",),  # before its weight, which a user may not have given
     "penalty_weight": ("c-lora", "ewc"),
     "cat_prompts": ("cat", "c-lora"),
     "cat_every": ("cat", "c-lora"),
-    "penalty": ("c-lora",),
     "first_column": ("orthogonal",),
     "full": ("two-stage", "dreambooth", "custom-diffusion"),
     "embedding_steps": ("two-stage",),
@@ -247,7 +247,7 @@ def make_spec(
             "token_learning_rate": TOKEN_RATES.get(family, USUAL_TOKEN_RATE),
             "timestep_bias": TIMESTEP_BIAS.get(family, 0.0),
             **table[method],
-            "steps": table[method]["steps"] * (1 + len(settings.get("also", ()))),
+            **_for_each(table[method], 1 + len(settings.get("also", ()))),
             **_penalty_weight(settings),
             **(whole.get(method, {}) if settings.get("full") else {}),
             **_without_prior(settings),
@@ -256,6 +256,12 @@ def make_spec(
             **_looked_at(settings),
         }
     )
+
+
+def _for_each(usual: Json, concepts: int) -> Json:
+    """As many steps, those of the embedding among them, for each concept as for one alone."""
+    counted = ("steps", "embedding_steps")
+    return {name: usual[name] * concepts for name in counted if name in usual}
 
 
 def _penalty_weight(settings: Mapping[str, Any]) -> Json:
@@ -298,7 +304,7 @@ def _check_words(concept: Concept) -> None:
     if any(letter.isspace() for letter in trigger):
         raise _wrong("trigger", trigger, "write it without spaces")
     word = concept.class_word
-    if not isinstance(word, str) or not word.strip() or len(word) > 60:
+    if not isinstance(word, str) or not is_plain(word) or len(word) > 60:
         raise _wrong("class_word", word, "say what the subject is, such as dog")
 
 

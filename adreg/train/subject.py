@@ -6,7 +6,8 @@ Torch-free. What is wrong with a file is said, and the file set aside; the other
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from adreg.train.subject_file import (
 
 T = TypeVar("T")
 _SMALLEST = 8  # a side in pixels: one number in the latents of Stable Diffusion
+_TOLD = 5  # files of a folder without a usable image
 _HIDDEN = (".", "~", "Thumbs.db")
 
 
@@ -56,17 +58,13 @@ def read_subject(folder: Path) -> SubjectImages:
     """
     if not folder.is_dir():
         raise NotFoundError(f"no folder {folder}", remedy="give the folder of the subject's images")
+    _check_name(folder)
     told = read_subject_file(folder)
-    files = list(_files(folder))
+    aside: dict[str, str] = {}
+    files = _spelled(_files(folder), aside)
     texts = [name for name in files if name.lower().endswith(captions.SUFFIXES)]
     shapes = [name for name in files if masks.is_mask(folder / name)]
-    aside: dict[str, str] = {}
     sizes = _sizes(folder, [n for n in files if n not in (*texts, *shapes)], aside)
-    if not sizes:
-        raise ArtifactError(
-            f"{folder}: no usable image" + "".join(f"; {n}: {r}" for n, r in aside.items()),
-            remedy="put PNG, JPEG or WEBP files of the subject into it",
-        )
     said = _captions(folder, list(sizes), texts, aside)
     found = _masks(folder, sizes, told.masks, aside)
     if told.masks == "files":
@@ -80,7 +78,18 @@ def read_subject(folder: Path) -> SubjectImages:
         names=_names(folder, told.name),
     )
     shown = {name: size for name, size in sizes.items() if name not in aside}
+    if not shown:
+        raise _nothing(folder, aside)
     return SubjectImages(tuple(shown), aside, shown, notes)
+
+
+def _nothing(folder: Path, aside: Mapping[str, str]) -> ArtifactError:
+    reasons = [f"{name}: {reason}" for name, reason in aside.items()]
+    more = [f"{len(reasons) - _TOLD} more files"] if len(reasons) > _TOLD else []
+    return ArtifactError(
+        "; ".join([f"{folder}: no usable image", *reasons[:_TOLD], *more]),
+        remedy="put PNG, JPEG or WEBP files of the subject into it",
+    )
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -91,6 +100,25 @@ def _files(folder: Path) -> Iterator[str]:
             broken_link = path.is_symlink() and not path.exists()
             if (path.is_file() or broken_link) and not passed_over:
                 yield path.relative_to(folder).as_posix()
+
+
+def _check_name(folder: Path) -> None:
+    aside: dict[str, str] = {}
+    if not _spelled([folder.absolute().name], aside):
+        (shown, why), *_ = aside.items()
+        raise ArtifactError(f"{shown}: {why}", remedy="give the folder another name")
+
+
+def _spelled(names: Iterable[str], aside: dict[str, str]) -> list[str]:
+    """Those that are text: on Linux a name is bytes, and neither JSON nor a database takes all."""
+    found = []
+    for name in names:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        if shown == name:
+            found.append(name)
+        else:
+            aside[shown] = "its name is not UTF-8: rename it"
+    return found
 
 
 def _sizes(folder: Path, names: list[str], aside: dict[str, str]) -> dict[str, Size]:
@@ -134,6 +162,8 @@ def _masks(
             name = path.relative_to(folder).as_posix()
             if _trying(folder, name, aside, partial(masks.open_mask, size=size)) is not None:
                 found[image] = name
+            else:
+                aside[name] += f"; all of {image} is learnt"
     return found
 
 

@@ -100,6 +100,16 @@ def test_the_same_training_again_does_nothing(cli: Cli, rex: Json) -> None:
     )
     assert (again["digest"], again["job"]) == (rex["digest"], rex["job"])
     assert cli.json("jobs", "show", str(rex["job"]))["attempt"] == 1
+    told = cli.ok("jobs", "show", str(rex["job"])).out.splitlines()
+    assert ["request.spec.steps", "2"] in [line.split() for line in told]
+    assert max(map(len, told)) < 200
+
+
+def test_what_to_ask_for_has_the_class_word_as_in_training(cli: Cli, rex: Json) -> None:
+    again = cli.ok(
+        "train", cli.cwd / "rex1", "--name", "rex", "--class", "dog", "--method", "lora", *STEPS
+    )
+    assert 'adreg generate "a photo of <rex> dog" --adapters rex' in again.out
 
 
 def test_other_training_under_a_taken_name_is_refused(cli: Cli, rex: Json) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,6 +76,45 @@ def test_a_joint_plan_tells_every_image_with_its_own_prompts(here: Cli, tmp_path
     assert plan.keys() == alone.keys()
 
 
+def test_a_joint_plan_tells_stages_and_class_pictures_of_each_concept(
+    here: Cli, tmp_path: Path
+) -> None:
+    folders = [
+        photos(tmp_path / name, 1 + at, 32) for at, name in enumerate(("cat", "dog", "dog-2"))
+    ]
+    joint = ("train", *folders, "--joint", "--dry-run")
+    staged = here.json(*joint, "--method", "two-stage")["concepts"]
+    alone = here.json("train", folders[0], "--method", "two-stage", "--dry-run")
+    # In all as many steps for each as for one alone; two images come up twice as often as one.
+    shares = [half * alone["steps"] // 2 for half in (1, 2, 3)]
+    assert [concept["steps"] for concept in staged] == shares
+    first = alone["spec"]["embedding_steps"]
+    assert [concept["embedding_steps"] for concept in staged] == [first // 2, first, 3 * first // 2]
+    assert [concept["prompts"] for concept in staged] == [
+        [f"a photo of <{trigger}> {word}"]
+        for trigger, word in (("cat", "cat"), ("dog", "dog"), ("dog-2", "dog"))
+    ]
+    told = here.ok(*joint, "--method", "dreambooth", "--prior-images", "4").out
+    for line in (
+        "<dog>: 2 images, about 300 of the steps",
+        "prompt: a photo of a <dog-2> dog",
+        'class pictures: 4 of "a photo of a cat", to be made first, for <cat>',
+        'class pictures: 4 of "a photo of a dog", to be made first, for <dog>, <dog-2>',
+    ):
+        assert line in told
+
+
+def test_an_empty_path_is_not_the_working_directory(here: Cli, tmp_path: Path) -> None:
+    subject = photos(tmp_path / "dog", 1, 32)
+    for given in (("",), (subject, ""), (subject, " ", "--joint")):
+        error = here.refused(2, "train", *given, "--dry-run")
+        assert "a folder's path is empty" in error
+    assert "a folder's path is empty" in here.refused(2, "watch", "", "--once")
+    inside = replace(here, cwd=subject)
+    plan = inside.json("train", ".", "--dry-run")
+    assert (plan["name"], plan["class"]) == ("dog", "dog")
+
+
 def test_the_options_of_learning_reach_the_spec(here: Cli, tmp_path: Path) -> None:
     subject = photos(tmp_path / "dog", 1, 32)
     given = {"batch": 3, "learning_rate": 0.5, "token_learning_rate": 0.25, "ema": 0.75}
@@ -133,7 +173,7 @@ def test_files_that_cannot_be_trained_on_are_told_with_why(here: Cli, tmp_path: 
     }  # fmt: skip
     assert told["empty.png"] == "is empty"
     assert told["text.png"] == "cannot be read: no PNG, JPEG or WEBP in it"
-    assert "No such file" in told["link.png"]
+    assert told["link.png"] == "cannot be read: No such file or directory"
     assert told["dot.png"] == "1 x 1 pixels are too few to learn from"
     assert "save it with 8 bits each" in told["deep.png"]
     assert told["moving.gif"] == "no PNG, JPEG or WEBP file"

@@ -73,7 +73,8 @@ def short_run(folder: Path, when: str) -> Any:
         "subject": str(tiny.photos(folder / "rex", 1, 32)),
         "images": ["00.png"],
         "also": [],
+        "class_images": [],
         **dict.fromkeys(("parent", "parent_digest", "statistics", "line", "identity_scorer")),
-        **dict.fromkeys(("tensorboard", "class_images")),
+        "tensorboard": None,
     }
     return run_limited(_RUN, json.dumps(inputs), str(folder / "staging"), when)

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from adreg.bases.find import find_base
-from adreg.domain import silent
+from adreg.domain import Concept, silent
 from adreg.errors import ArtifactError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.read import read_adapter
 from adreg.jobs import stop, train
 from adreg.score.features import ImageScorer
+from adreg.train.class_images import ClassImages
 from adreg.train.images import open_image
 from adreg.train.loop import Stopped
 from adreg.train.spec import TrainSpec
@@ -37,8 +38,7 @@ def inputs(base: Path, subject: Path, spec: TrainSpec, **more: Any) -> dict[str,
         "parent": None,
         "parent_digest": None,
         "statistics": None,
-        "class_images": None,
-        "class_images_folder": None,
+        "class_images": [],
         "also": [],
         "identity_scorer": None,
         "tensorboard": None,
@@ -103,6 +103,31 @@ def test_a_line_goes_on_from_its_file(base: Path, tmp_path: Path) -> None:
     assert [c["trigger"] for c in line.manifest["concepts"]] == ["<old>", "<rex>"]
     for key, factor in line.factors.items():
         assert torch.equal(factor.down[:2], earlier.factors[key].down)
+
+
+def test_class_images_are_made_of_each_class_that_has_none(base: Path, tmp_path: Path) -> None:
+    """The store's are read where they lie; what is made is left under its key."""
+    rex, tom = tiny.photos(tmp_path / "rex"), tiny.photos(tmp_path / "tom", seed=1)
+    spec = small_spec("dreambooth", prior_images=1, steps=1, also=(Concept("<tom>", "cat"),))
+    dog, cat = (
+        ClassImages("b" * 64, f"a photo of a {word}", 1, steps=1, guidance=3.0, seed=0)
+        for word in ("dog", "cat")
+    )
+    there = tiny.photos(tmp_path / "dogs", 1)
+    (there / "00.png").rename(there / "00000.png")
+    pictures = [
+        {"wanted": dog.to_json(), "folder": str(there)},
+        {"wanted": cat.to_json(), "folder": None},
+    ]
+    also = [{"subject": str(tom), "images": ["00.png"]}]
+    asked = inputs(base, rex, spec, also=also, class_images=pictures)
+    outputs = train.run(asked, tmp_path, silent)
+    made = tmp_path / outputs["class_images"]
+    assert [file.relative_to(made) for file in made.rglob("*.png")] == [
+        Path(cat.key()) / "00000.png"
+    ]
+    found = read_adapter(tmp_path / outputs["adapter"], find_base(str(base)).modules)
+    assert list(found.tokens) == ["<rex>", "<tom>"]
 
 
 def test_a_vanished_image_is_named(base: Path, tmp_path: Path) -> None:

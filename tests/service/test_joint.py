@@ -7,12 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from adreg.domain import LINE_METHODS
 from adreg.errors import ConflictError, UsageError
+from adreg.formats.read import read_adapter
 from adreg.registry import jobs
 from adreg.service.scoring import photos_of
 from adreg.service.subjects import subjects_of
 from adreg.service.training import SubjectWish, TrainingWish, request_training
+from tests.cli import Cli, CliHere
 from tests.json_keys import documented
 from tests.service.processes import Home
 from tests.tiny import photos
@@ -79,6 +84,76 @@ def test_one_adapter_learns_both_and_is_treated_as_one_of_two_concepts(
     assert ws.registry.checkpoint("whole").concepts == adapter.concepts
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dreambooth", ("--full", "--prior-images", "1")),
+        ("custom-diffusion", ("--prior-images", "1")),
+        ("textual-inversion", ()),
+        ("two-stage", ("--embedding-steps", "1")),
+        ("orthogonal", ("--rank", "4")),
+    ],
+)
+def test_every_method_that_can_teaches_both_and_keeps_their_embeddings(
+    method: str, options: tuple[str, ...], home: Home, folders: list[Path]
+) -> None:
+    """By the program, which leaves class pictures of each class in the store."""
+    here = _program(home)
+    wanted = ("train", *folders, "--joint", "--name", "duo", "--method", method, *options)
+    told = here.json(*wanted, "--steps", "3")
+    assert (told["method"], told["triggers"]) == (method, ["<rex>", "<tom>"])
+    ws = home.open()
+    adapter = ws.registry.adapter("duo")
+    weights = read_adapter(adapter.path, ws.base(str(home.base)).modules)
+    assert list(weights.tokens) == ["<rex>", "<tom>"]
+    assert not torch.equal(weights.tokens["<rex>"], weights.tokens["<tom>"])
+    assert bool(weights.dense) == (method in ("dreambooth", "custom-diffusion"))
+    assert bool(weights.factors) == (method in ("two-stage", "orthogonal"))
+    planned = here.json(*wanted, "--dry-run")["concepts"]
+    assert all(set(concept) == documented("planned concept") for concept in planned)
+    pictures = [concept["class_pictures"] for concept in planned]
+    if "--prior-images" not in options:
+        assert pictures == [None, None]
+        return
+    assert pictures == [
+        {"prompt": f"a photo of a {word}", "count": 1, "there": True} for word in ("rex", "tom")
+    ]
+    kept = [sorted(f.name for f in one.iterdir()) for one in _class_folders(home)]
+    assert kept == [["00000.png"], ["00000.png"]]
+
+
+def test_class_pictures_are_made_of_the_class_that_has_none_and_the_result_is_used(
+    home: Home, folders: list[Path], tmp_path: Path
+) -> None:
+    here = _program(home)
+    few = ("--method", "dreambooth", "--steps", "2", "--prior-images", "1")
+    here.ok("train", folders[0], "--name", "ann", *few)
+    (first,) = _class_folders(home)
+    # Whoever made it again would make another than this.
+    Image.new("RGB", (64, 64), "red").save(first / "00000.png")
+    marked = (first / "00000.png").read_bytes()
+    here.ok("train", *folders, "--joint", "--name", "duo", *few)
+    assert (first / "00000.png").read_bytes() == marked
+    (second,) = set(_class_folders(home)) - {first}
+    assert (second / "00000.png").is_file()
+    both = ("a photo of <rex> and <tom>", "--adapters", "duo", "--steps", "1")
+    here.ok("generate", *both, "--out", tmp_path / "both.png")
+    scored = here.json("score", "duo", "--scorer", home.scorer)
+    asked = [score["inputs"] for score in scored["score_details"]]
+    assert any("<rex>" in json.dumps(one) and "<tom>" in json.dumps(one) for one in asked)
+    assert "kps/1" in scored["scores"]
+
+
+def _program(home: Home) -> Cli:
+    """In this process, whose children are forked from one that has loaded torch."""
+    own = {"ADREG_BASE": str(home.base), "ADREG_DEVICE": "cpu"}
+    return CliHere(home.path, home.path.parent, own)
+
+
+def _class_folders(home: Home) -> list[Path]:
+    return sorted((home.settings.store / "class-images").iterdir())
+
+
 def test_its_job_is_known_by_all_subjects_in_order(home: Home, folders: list[Path]) -> None:
     ws = home.open()
     job = request_training(ws, _wish(home, folders))
@@ -101,8 +176,9 @@ def test_subjects_of_one_name_and_methods_of_one_concept_are_refused(
     home: Home, folders: list[Path]
 ) -> None:
     wish = _wish(home, folders)
-    with pytest.raises(UsageError, match="--joint is for lora, cat; c-lora learns one"):
-        request_training(home.open(), replace(wish, method="c-lora"))
+    for method in LINE_METHODS:
+        with pytest.raises(UsageError, match=f"--joint is for lora, cat, .*; {method} learns one"):
+            request_training(home.open(), replace(wish, method=method))
     twice = replace(wish, also=(SubjectWish(folders[1], "cat", "Rex"),))
     with pytest.raises(UsageError, match="two concepts have the trigger <rex>"):
         request_training(home.open(), twice)

@@ -94,7 +94,7 @@ def test_the_same_images_and_spec_are_one_job_whatever_the_folder_becomes(
     kept = ws.registry.store.subject_path(first.request["subject"])
     (rex / "00.png").write_bytes((rex / "01.png").read_bytes())
     assert (kept / "00.png").read_bytes() != (rex / "00.png").read_bytes()
-    with pytest.raises(ConflictError, match="will give the name 'rex'"):
+    with pytest.raises(ConflictError, match="will give the name 'rex' .*, from other images"):
         request_training(ws, _wish(home, rex))
     assert request_training(ws, _wish(home, rex, name="rexy")).id != first.id
 
@@ -109,9 +109,32 @@ def test_a_cancelled_job_is_revived_by_the_command_and_not_by_a_watcher(
     assert request_training(ws, _wish(home, rex)).state == "queued"
 
 
+def test_a_name_given_away_while_a_job_was_cancelled_is_told_before_it_trains(
+    home: Home, rex: Path, tmp_path: Path
+) -> None:
+    ws = home.open()
+    jobs.cancel(ws.registry.db, request_training(ws, _wish(home, rex)).id)
+    tom = photos(tmp_path / "tom", 2, 32, 1)
+    assert home.run("train", tom, "--name", "rex", "--class", "dog", "--steps", "2") == 0
+    revived = request_training(ws, _wish(home, rex))
+    with pytest.raises(ConflictError, match="the name 'rex' is taken"):
+        resolve(ws, revived.request)
+    with pytest.raises(ConflictError, match="<rex> belongs to adapter 'rex'"):
+        resolve(ws, {**revived.request, "name": "rexy"})
+    (lost,) = home.adapters()
+    lost.path.unlink()
+    assert resolve(ws, revived.request)["images"] == revived.request["images"]
+
+
 def test_a_line_is_for_c_lora(home: Home, rex: Path) -> None:
     with pytest.raises(UsageError, match="--line is for c-lora"):
         request_training(home.open(), _wish(home, rex, line="pets"))
+
+
+@pytest.mark.parametrize("line", ["", " ", "a\nb", "\udcff"])
+def test_a_line_has_a_name(home: Home, rex: Path, line: str) -> None:
+    with pytest.raises(UsageError, match="--line .* is no name"):
+        request_training(home.open(), _wish(home, rex, line=line, method="c-lora"))
 
 
 def test_a_line_is_of_one_method(home: Home, rex: Path, tmp_path: Path) -> None:

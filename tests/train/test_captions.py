@@ -56,6 +56,12 @@ def test_every_line_is_a_caption(tmp_path: Path) -> None:
     assert read_captions(file) == ("ein Hund", "zwei Hunde")
 
 
+def test_a_caption_has_no_control_characters(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"a\x1b[31m dog\x07\0\x7f \xc2\x9bx\n\x00\n")
+    assert read_captions(file) == ("a [31m dog x",)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [(b"", "no caption"), (b" \n\n", "no caption"), (b"\xff\xfe\x00d", "cannot be read")],

@@ -182,14 +182,18 @@ def test_noise_offset_shifts_whole_channels_and_moves_no_other_number(pipe: Any)
     torch.testing.assert_close(shifted.noisy, expected)
 
 
-def test_min_snr_weighs_the_batchs_timesteps(pipe: Any) -> None:
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weighs_the_batchs_timesteps_as_the_base_predicts(pipe: Any, kind: str) -> None:
     photos = [picture(64, 64, 0)]
     batches = Batches(
-        pipe, photos, ["a dog"], "epsilon", small_spec(min_snr_gamma=5.0, timestep_bias=0.0)
+        pipe, photos, ["a dog"], kind, small_spec(min_snr_gamma=5.0, timestep_bias=0.0)
     )
     batch = batches.draw(16, torch.Generator().manual_seed(0))
     alphas = DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod[batch.timesteps]
-    expected = [min(1.0, 5.0 * (1 - a) / a) for a in alphas.tolist()]
+    # min(a / (1 - a), 5) over the SNR, or over the SNR + 1.
+    in_noise = [min(1.0, 5.0 * (1 - a) / a) for a in alphas.tolist()]
+    in_velocity = [min(a, 5.0 * (1 - a)) for a in alphas.tolist()]
+    expected = in_noise if kind == "epsilon" else in_velocity
     assert batch.weights is not None
     assert batch.weights.tolist() == pytest.approx(expected, rel=1e-5)
     assert min(expected) < 0.9

@@ -48,6 +48,8 @@ def test_digest_sees_all_but_checkpoint_every() -> None:
         ("trigger", "rex"),
         ("trigger", "<r x>"),
         ("class_word", "  "),
+        ("class_word", "a\ndog"),
+        ("class_word", "\udcff"),
         ("max_grad_norm", float("inf")),
         ("accumulate", 0),
         ("accumulate", 5),  # more parts than the batch of 4 has images
@@ -80,6 +82,11 @@ def test_a_field_that_the_method_does_not_read_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"{field}|cat_weight"):
         make_spec(method, "pocket", **{**WORDS, field: value})
+
+
+def test_of_a_penalty_not_read_the_penalty_is_named_and_not_its_weight() -> None:
+    with pytest.raises(UsageError, match="penalty cannot be 'features'"):
+        make_spec("cat", "pocket", **WORDS, penalty="features")
 
 
 def test_the_penalty_chooses_its_weight() -> None:

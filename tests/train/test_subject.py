@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -72,8 +74,25 @@ def test_no_usable_image_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "rex" / "a.png").write_bytes(b"no image")
     with pytest.raises(ArtifactError, match=r"rex: no usable image; a\.png"):
         read_subject(tmp_path / "rex")
+    for number in range(9):
+        (tmp_path / "rex" / f"{number}.md").touch()
+    with pytest.raises(ArtifactError, match=r"; 4\.md: [^;]*; 5 more files$"):
+        read_subject(tmp_path / "rex")
     with pytest.raises(NotFoundError, match="nobody"):
         read_subject(tmp_path / "nobody")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_names_that_are_no_text_are_set_aside(tmp_path: Path) -> None:
+    folder = tiny.photos(tmp_path / "rex", 1)
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png"))
+    odd.write_bytes((folder / "00.png").read_bytes())
+    found = read_subject(folder)
+    assert found.images == ("00.png",)
+    assert found.set_aside == {"\\xff.png": "its name is not UTF-8: rename it"}
+    renamed = folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(ArtifactError, match=r"^\\xff: its name is not UTF-8"):
+        read_subject(renamed)
 
 
 def test_exif_turns_and_transparency_becomes_white(tmp_path: Path) -> None:
@@ -174,6 +193,10 @@ def test_the_alpha_channel_is_a_mask_where_it_is_asked_for(tmp_path: Path) -> No
     assert found.images == ("00.png", "half.png")
     assert found.notes.masks == {"half.png": "half.png"}
     assert "hides" in found.set_aside["none.png"]
+    for image in found.images:
+        (folder / image).unlink()
+    with pytest.raises(ArtifactError, match=r"no usable image; none\.png: hides"):
+        read_subject(folder)
 
 
 def test_a_mask_that_cannot_be_used_is_set_aside(tmp_path: Path) -> None:
@@ -184,7 +207,7 @@ def test_a_mask_that_cannot_be_used_is_set_aside(tmp_path: Path) -> None:
     assert found.images == ("00.png", "01.png")
     assert found.notes.masks == {}
     assert "shape" in found.set_aside["00.mask.png"]
-    assert "hides" in found.set_aside["01.mask.png"]
+    assert found.set_aside["01.mask.png"] == "hides the whole image; all of 01.png is learnt"
 
 
 def test_real_photographs_in_kohyas_folders(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Case:
             spec.rank,
             spec.trigger,
             "dog",
+            also={concept.trigger: concept.class_word for concept in spec.also},
             parent=parent,
             statistics=statistics,
             full=spec.full,
