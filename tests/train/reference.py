@@ -102,7 +102,7 @@ class Reference:
         return torch.cat([one.hidden_states[-2] for one in read], dim=-1), read[1].text_embeds
 
     def past_text(self) -> Tensor:
-        """C (d x T): all positions of the first earlier concept's prompts."""
+        """C (d x T): all positions of all earlier concepts' prompts."""
         prompts = [text.format("dog") for text in NAMELESS]
         ids = torch.cat(
             [
@@ -113,8 +113,9 @@ class Reference:
             ],
             dim=1,
         )
-        ids[ids == self.pipe.tokenizer("dog", add_special_tokens=False).input_ids[0]] = self.first
-        return torch.cat(list(self.text(ids)[0].detach())).T
+        here = ids == self.pipe.tokenizer("dog", add_special_tokens=False).input_ids[0]
+        told = [ids.where(~here, self.first + number) for number in range(len(self.earlier))]
+        return torch.cat(list(self.text(torch.cat(told))[0].detach())).T
 
 
 def readers(pipe: Any) -> list[tuple[Any, Any, str]]:

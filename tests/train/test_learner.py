@@ -142,6 +142,15 @@ def test_plain_text_is_the_prompt_without_the_trigger(pipe: Any) -> None:
         torch.testing.assert_close(learner.plain_text(ids).features, expected)
 
 
+def test_plain_text_is_without_any_of_several_triggers(pipe: Any) -> None:
+    expected = encode(pipe, ["a photo of a dog", "a cat"])
+    modules = cross_kv(tiny.modules_of(pipe))
+    with learning(pipe, modules, 2, "<rex>", "dog", also={"<tom>": "cat"}) as learner:
+        ids = learner.ids(["a photo of a <rex> dog", "a <tom> <rex> cat"])
+        learner.token().data.fill_(9.0)
+        torch.testing.assert_close(learner.plain_text(ids).features, expected)
+
+
 @pytest.mark.parametrize("build", [tiny.pocket_pipeline, tiny.sdxl_pipeline])
 def test_prompts_are_read_once_while_the_token_is_frozen_and_are_the_same(build: Any) -> None:
     pipe = build()

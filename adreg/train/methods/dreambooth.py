@@ -1,7 +1,8 @@
 """DreamBooth: the model learns a rare word, and keeps making the class as it did,
 https://arxiv.org/abs/2208.12242.
 
-The rare word is a token of its own here, random among the base's and frozen like one [O].
+The rare word is a token of its own here, random among the base's and frozen like one, and the class
+is asked for as "a photo of a dog" where the paper asks for "a dog" [O].
 """
 
 from __future__ import annotations

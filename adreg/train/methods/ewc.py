@@ -57,6 +57,9 @@ def penalty(fisher: Mapping[str, Tensor], new: Mapping[str, Factors]) -> Tensor:
 
 def statistics(learner: Learner, batches: Batches, spec: TrainSpec) -> dict[str, Tensor]:
     """The Fisher diagonals (out x in) of all tasks so far, this one's from `SAMPLES` draws."""
+    if learner.precision == "fp16":
+        # Without the loop's scaler small gradients would be 0 in halves.
+        learner.precision = "fp32"
     weights = learner.weights()
     found = {
         module: torch.zeros(weight.shape, device=weight.device)

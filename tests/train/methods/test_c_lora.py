@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adreg.formats.factors import Factors
+from adreg.formats.factors import Factors, concatenate
+from adreg.formats.read import AdapterWeights
 from adreg.train.methods.c_lora import feature_penalty, penalty, principal
 from adreg.train.methods.table import METHODS
+from adreg.train.ordinary import preserved_prompts
 from tests import tiny
 from tests.train import reference
 from tests.train.methods.cases import assert_equal, assert_same, old, parent_of, run
@@ -33,11 +35,17 @@ def test_with_cats_term_too_it_equals_its_formula(case: Any) -> None:
     """What is kept is what the line made of the prompt, not the base."""
     pipe = tiny.pocket_pipeline()
     parent = parent_of(pipe)
-    made = case(pipe, small_spec("c-lora", penalty_weight=20.0, cat_weight=100.0), parent=parent)
+    spec = small_spec("c-lora", penalty_weight=20.0, cat_weight=100.0, cat_prompts="class")
+    made = case(pipe, spec, parent=parent)
     ref = reference.Reference(
         tiny.pocket_pipeline(), made.leaves(), past_of(parent), old(tiny.pocket_pipeline())
     )
-    expected = reference.cat(ref, made.batch, 100.0) + 20.0 * reference.c_lora(ref)
+    kept = ref.without_trigger(made.batch.ids)
+    # The second prompt is the first of the class's.
+    ((of_class, *_),) = preserved_prompts(spec, "pocket")
+    words = ref.pipe.tokenizer(of_class, padding="max_length", max_length=77, return_tensors="pt")
+    kept[1] = words.input_ids[0]
+    expected = reference.cat(ref, made.batch, 100.0, kept) + 20.0 * reference.c_lora(ref)
     assert made.losses().keys() == {"diffusion", "preservation", "penalty"}
     assert_same(made, ref, expected)
 
@@ -60,6 +68,23 @@ def test_the_null_space_equals_its_formula(pipes: tuple[Any, Any], case: Any) ->
     ref.outside = reference.null_space(ref, 1e-4)
     assert made.losses().keys() == {"diffusion"}
     assert_same(made, ref, reference.lora(ref, made.batch))
+
+
+@pytest.mark.parametrize("form", ["weights", "features"])
+def test_a_third_task_equals_its_formula(form: str, case: Any) -> None:
+    """|sum of both past deltas|, which partly cancel; the features of both past concepts."""
+    pipe, other = tiny.pocket_pipeline(), tiny.pocket_pipeline()
+    one = parent_of(pipe)
+    two = {key: Factors(-0.7 * f.up, f.down + 0.1) for key, f in one.factors.items()}
+    factors = {key: concatenate([f, two[key]]) for key, f in one.factors.items()}
+    tokens = {"<old>": old(pipe), "<older>": 2 * old(pipe).flip(1)}
+    manifest = {"method": "c-lora", "concepts": []}
+    spec = small_spec("c-lora", penalty=form, penalty_weight=20.0)
+    made = case(pipe, spec, parent=AdapterWeights(factors, tokens, manifest))
+    past = {key: f.up @ f.down + two[key].up @ two[key].down for key, f in one.factors.items()}
+    ref = reference.Reference(other, made.leaves(), past, torch.cat([*tokens.values()]))
+    held = reference.c_lora(ref) if form == "weights" else reference.c_lora_features(ref)
+    assert_same(made, ref, reference.lora(ref, made.batch) + 20.0 * held)
 
 
 @pytest.mark.parametrize("form", ["weights", "features", "null-space"])

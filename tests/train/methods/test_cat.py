@@ -95,6 +95,18 @@ def test_ordinary_prompts_widen_and_are_none_that_is_scored(family: str) -> None
     assert "an owl at night" in groups("class", "owl")[0]
 
 
+def test_classes_of_a_joint_run_take_turns_and_are_no_others() -> None:
+    both = small_spec("cat", cat_prompts="other", also=(Concept("<tom>", "cat"),))
+    of_class, of_others = preserved_prompts(both, "pocket")
+    (dogs,), (cats,) = (
+        preserved_prompts(small_spec("cat", cat_prompts="class", class_word=word), "pocket")
+        for word in ("dog", "cat")
+    )
+    assert of_class[::2] == dogs
+    assert of_class[1::2] == cats
+    assert not any("dog" in text or "cat" in text for text in of_others)
+
+
 def test_pockets_ordinary_prompts_are_single_tokens_of_its_tokenizer() -> None:
     tokenizer = tiny.pocket_pipeline().tokenizer
     for group in preserved_prompts(small_spec("cat", cat_prompts="other"), "pocket"):

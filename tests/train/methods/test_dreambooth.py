@@ -66,6 +66,8 @@ def test_the_rare_word_stays_and_all_else_moves(
         for steps in (1, 2)
     }
     assert torch.equal(made[1].tokens["<rex>"], made[2].tokens["<rex>"])
+    table = tiny.pocket_pipeline().text_encoder.get_input_embeddings().weight
+    assert not (made[1].tokens["<rex>"] == table).all(dim=1).any(), "rare: no word of the base's"
     modules = tiny.modules_of(tiny.pocket_pipeline())
     chosen = METHODS["dreambooth"]
     expected = (chosen.full_modules if full else chosen.modules)(modules)
@@ -74,6 +76,20 @@ def test_the_rare_word_stays_and_all_else_moves(
     for key, delta in made[2].deltas.items():
         assert delta.delta().abs().max() > 0, key
         assert not torch.equal(delta.delta(), made[1].deltas[key].delta()), key
+
+
+def test_the_rare_word_has_no_part_in_the_gradient_that_is_clipped(
+    photos: list[Any], class_images: list[Any], tmp_path: Path
+) -> None:
+    pipe = tiny.pocket_pipeline()
+    seen: list[Any] = []
+
+    def note(*step: Any, **values: float) -> None:
+        seen.append(pipe.text_encoder.get_input_embeddings().rows.grad)
+
+    state = tmp_path / "state"
+    run(dreambooth(steps=2), photos, state, pipe, class_images=class_images, progress=note)
+    assert seen == [None, None]
 
 
 def test_the_class_images_are_what_is_learnt_beside_the_subject(

@@ -63,6 +63,19 @@ def test_statistics_are_the_mean_squared_gradients_and_add_up(
     assert not any(weight.requires_grad for weight in made.learner.weights().values())
 
 
+def test_after_fp16_the_statistics_lose_no_small_gradient(
+    case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ewc, "SAMPLES", 1)
+    made = case(tiny.pocket_pipeline(), small_spec("ewc"))
+    found = []
+    for precision in ("fp16", "fp32"):
+        made.learner.precision = precision
+        found.append(ewc.statistics(made.learner, made.batches, made.spec))
+    for key, value in found[0].items():
+        assert torch.equal(value, found[1][key]), key
+
+
 def test_a_line_without_its_statistics_is_refused(photos: list[Any], tmp_path: Path) -> None:
     parent = parent_of(tiny.pocket_pipeline(), "ewc")
     with pytest.raises(ArtifactError, match="statistics of the line's earlier tasks are missing"):

@@ -34,6 +34,10 @@ def test_only_the_embedding_is_learnt(photos: list[Any], tmp_path: Path) -> None
     word = pipe.tokenizer("dog", add_special_tokens=False).input_ids
     assert not torch.allclose(weights.tokens["<rex>"], table[word])
     assert weights.manifest["concepts"][0]["ranks"] == [0, 0]
+    # It starts as the class word's: Adam's first step is of the rate's size.
+    once = run(inversion(steps=1, token_learning_rate=1e-3), photos, tmp_path / "once", pipe)
+    moved = (once.weights.tokens["<rex>"] - table[word]).abs().max().item()
+    assert moved == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_the_token_takes_the_place_of_the_noun() -> None:

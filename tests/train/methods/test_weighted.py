@@ -14,6 +14,18 @@ from tests.train.runs import small_spec
 WEIGHTS = torch.tensor([0.25, 1.0, 0.5])
 
 
+def test_class_images_count_by_their_own_timesteps(case: Any) -> None:
+    made = case(tiny.pocket_pipeline(), small_spec("dreambooth", prior_images=2, prior_weight=2.0))
+    prior = made.batch.prior
+    own = replace(prior, weights=WEIGHTS)
+    made.batch = replace(made.batch, weights=torch.tensor([9.0, 7.0, 5.0]), prior=own)
+    with torch.no_grad():
+        found = made.losses()["prior"]
+        told = made.learner.predict(prior, made.learner.plain_text(prior.ids))
+        each = (told - prior.target).square().mean(dim=(1, 2, 3))
+    assert found.item() == pytest.approx(2.0 * float((WEIGHTS * each).sum()) / 3, rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["lora", "cat"])
 def test_the_mask_is_the_subjects_and_the_weight_is_everyones(method: str, case: Any) -> None:
     made = case(tiny.pocket_pipeline(), small_spec(method))
