@@ -20,10 +20,11 @@ def report(
     as_json: options.AsJson = False,
 ) -> None:
     """Write one HTML page: photos, pictures, scores with intervals, training, forgetting."""
-    from adreg.service.report.adapters_page import check_out, write_report
+    from adreg.service.outputs import check_file
+    from adreg.service.report.adapters_page import write_report
     from adreg.service.report.gather import gather
 
-    check_out(out)
+    check_file(out, "HTML")
     ws = open_workspace(device=device)
     try:
         with shown_progress() as tick:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,6 +73,8 @@ def _interval(interval: Sequence[float]) -> str:
     return ", ".join(f"{end:.3f}" for end in interval)
 
 
-def _details(details: Mapping[str, object]) -> str:
+def _details(details: Mapping[str, Any]) -> str:
     figures = {key: value for key, value in details.items() if isinstance(value, int | float)}
+    by_concept = details.get("by_concept", {})
+    figures |= by_concept if len(by_concept) > 1 else {}
     return "  ".join(f"{key} {value:.4g}" for key, value in figures.items())

@@ -40,9 +40,13 @@ class Curve:
                 file.write(_line(self._points[-1]))
 
     def points(self, names: Iterable[str]) -> Json:
-        """The steps of the points, and the means of the loss terms of those names, as columns."""
+        """The steps of the points, and the means of the loss terms of those names, as columns.
+
+        A term adds nothing to the loss of a step that leaves it out: it counts as 0 there.
+        """
         points = self._read() if self._points is None else self._points
-        return {name: [point.get(name) for point in points] for name in ("step", *names) if points}
+        named = ("step", *names) if points else ()
+        return {name: [point.get(name, 0.0) for point in points] for name in named}
 
     def _read(self) -> list[Json]:
         """What an earlier attempt wrote; a line that a kill cut short is left out."""
@@ -57,4 +61,5 @@ def _line(point: Json) -> str:
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in rows[-1]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}

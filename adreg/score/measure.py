@@ -97,7 +97,12 @@ def _alignment(pictures: Pictures, scorer: Scorer, digest: str, spec: ScoreSpec)
     asks = pictures.concept_asks
     texts = [ask.text for ask in asks]
     each = alignment.alignment(scorer.images(pictures.concept), scorer.texts(texts))
-    details = {**_interval(asks, mean(each)), "each": each, "texts": texts}
+    details = {
+        **_interval(asks, mean(each)),
+        "each": each,
+        "by_concept": _by_concept(asks, each),
+        "texts": texts,
+    }
     return record(alignment.NAME, _mean(each), details, digest, asks, spec)
 
 
@@ -141,6 +146,7 @@ def _identity(
     details = {
         **_interval(asks, mean(each)),
         "each": each,
+        "by_concept": _by_concept(asks, each),
         "photos": {trigger: len(features) for trigger, features in real.items()},
         "photos_alike": {trigger: identity.alike(features) for trigger, features in real.items()},
     }
@@ -182,6 +188,14 @@ def _interval(rows: Sequence[Ask] | range, statistic: Statistic) -> Json:
     units = [row.prompt if isinstance(row, Ask) else row for row in rows]
     found = interval(units, statistic)
     return {} if found is None else {"interval": found}
+
+
+def _by_concept(asks: Sequence[Ask], each: Sequence[float]) -> dict[str, float]:
+    """Trigger to the mean over its own pictures."""
+    found: dict[str, list[float]] = {}
+    for ask, value in zip(asks, each, strict=True):
+        found.setdefault(ask.trigger, []).append(value)
+    return {trigger: _mean(values) for trigger, values in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

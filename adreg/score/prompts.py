@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -33,31 +34,36 @@ def ordinary_asks(
 ) -> list[Ask]:
     """Prompts without a trigger: half of the concepts' classes, half of other things.
 
-    Without a class word all are of other things.
+    Without a class word all are of other things. Every class has as many as the others, so there
+    may be more than `prompts` where that is no multiple of the classes.
     """
-    words = list(dict.fromkeys(concept.class_word for concept in concepts if concept.class_word))
-    of_class = [
-        (f"{opening}{with_article(word)}{scene}", word)
-        for opening, scene, word in product(_OPENINGS, _SCENES, words)
-    ]
-    things = [thing for thing in _THINGS if thing not in words]
+    classes = _classes(concepts)
+    of_class = {
+        _class_prompt(concept, opening, scene): concept.class_word
+        for opening, scene, concept in product(_OPENINGS, _SCENES, classes)
+    }
+    things = [thing for thing in _THINGS if thing not in of_class.values()]
     of_others = [
         f"{_OPENINGS[0]}{with_article(thing)}{_SCENES[(index + turn) % len(_SCENES)]}"
         for turn in range(len(_SCENES))
         for index, thing in enumerate(things)
     ]
-    share = min(len(of_class), (prompts + 1) // 2)
-    asks = [Ask(text, 0, "class", text, word=word) for text, word in of_class[:share]]
-    asks += [Ask(text, 0, "other", text) for text in of_others[: prompts - share]]
+    share = _even_share((prompts + 1) // 2, len(classes))
+    asks = [Ask(text, 0, "class", text, word=of_class[text]) for text in [*of_class][:share]]
+    others = max(prompts - len(asks), prompts // 2)
+    asks += [Ask(text, 0, "other", text) for text in of_others[:others]]
     return _with_seeds(asks, seeds, first_seed)
 
 
 def concept_asks(
     concepts: Sequence[Concept], prompts: int, seeds: int, first_seed: int, method: str | None
 ) -> list[Ask]:
-    """Prompts with the trigger, concepts in turn; `text` says the same without it."""
+    """Prompts with the trigger, concepts in turn; `text` says the same without it.
+
+    Every concept has as many as the others, so there may be more than `prompts`.
+    """
     known = [concept for concept in concepts if concept.trigger]
-    pairs = list(product(_SCENES, known))[:prompts]
+    pairs = list(product(_SCENES, known))[: _even_share(prompts, len(known))]
     asks = [_concept_ask(concept, scene, method) for scene, concept in pairs]
     return _with_seeds(asks, seeds, first_seed)
 
@@ -66,9 +72,8 @@ def repeated_asks(
     concepts: Sequence[Concept], samples: int, first_seed: int, method: str | None
 ) -> list[Ask]:
     """One prompt of each class, then one of each concept, every one with `samples` seeds."""
-    words = dict.fromkeys(concept.class_word for concept in concepts if concept.class_word)
-    plain = [(plain_prompt(word), word) for word in words]
-    asks = [Ask(text, 0, "class", text, word=word) for text, word in plain]
+    plain = {plain_prompt(concept): concept.class_word for concept in _classes(concepts)}
+    asks = [Ask(text, 0, "class", text, word=word) for text, word in plain.items()]
     asks += [_concept_ask(concept, "", method) for concept in concepts if concept.trigger]
     return _with_seeds(asks, samples, first_seed)
 
@@ -92,19 +97,35 @@ def called(concept: Concept, method: str | None) -> str:
     return with_article(f"{concept.trigger} {concept.class_word}")
 
 
+def plain_prompt(concept: Concept, scene: str = "") -> str:
+    """What asks for the concept's class: "a photo of a dog in the snow", "a drawing in the snow"
+    where that is a style's; "a photo in the snow" without a class word."""
+    return _class_prompt(concept, _OPENINGS[0], scene) if concept.class_word else f"a photo{scene}"
+
+
 def _concept_ask(concept: Concept, scene: str, method: str | None) -> Ask:
-    word = concept.class_word
-    if word and concept.kind == "style":
-        text = f"{with_article(word)}{scene}"
-    else:
-        text = plain_prompt(word, scene) if word else f"a photo{scene}"
-    prompt = concept_prompt(concept, scene, method)
-    return Ask(prompt, 0, "concept", text, concept.trigger, word)
+    prompt, text = concept_prompt(concept, scene, method), plain_prompt(concept, scene)
+    return Ask(prompt, 0, "concept", text, concept.trigger, concept.class_word)
 
 
-def plain_prompt(word: str, scene: str = "") -> str:
-    """What asks for the class: "a photo of a dog in the snow"."""
-    return f"a photo of {with_article(word)}{scene}"
+def _classes(concepts: Sequence[Concept]) -> list[Concept]:
+    """The first concept of each class."""
+    found: dict[str, Concept] = {}
+    for concept in concepts:
+        if concept.class_word:
+            found.setdefault(concept.class_word, concept)
+    return list(found.values())
+
+
+def _class_prompt(concept: Concept, opening: str, scene: str) -> str:
+    # A style's class is a kind of picture, and there is no photo of one.
+    words = with_article(concept.class_word)
+    return f"{words}{scene}" if concept.kind == "style" else f"{opening}{words}{scene}"
+
+
+def _even_share(wanted: int, among: int) -> int:
+    """`wanted`, or the next multiple of `among`."""
+    return math.ceil(wanted / among) * among if among else 0
 
 
 def with_article(words: str) -> str:

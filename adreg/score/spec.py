@@ -16,7 +16,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """`prompts` without and `concept_prompts` with the trigger, each sampled with `seeds` seeds.
+    """`prompts` without and `concept_prompts` with the trigger, each sampled with `seeds` seeds;
+    more where several classes or concepts are to have as many as each other.
 
     `samples` are the pictures of one prompt that div/1 compares; 0 leaves it out.
     Raises UsageError naming the field that is wrong.

@@ -12,9 +12,8 @@ from adreg.registry import adapters, jobs, scores
 from adreg.registry.connection import immediate
 from adreg.score.prompts import concept_asks
 from adreg.score.spec import ScoreSpec
-from adreg.service.scoring import photos_of
+from adreg.service.scoring import TOLD_APART, inputs_key, photos_of
 from adreg.service.workspace import Workspace
-from adreg.store.digest import sha256_json
 
 NAME, A_MMD, F_MMD = "forgetting/1", "a-mmd/1", "f-mmd/1"
 
@@ -31,8 +30,7 @@ def follow(ws: Workspace, scored: Json) -> Job | None:
         return None
     history = adapters.history(ws.registry.db, ws.registry.store, adapter)
     request = {**scored, "tasks": [task.digest for task in history]}
-    told_apart = ("tasks", "base_digest", "scorer_digest", "identity_scorer_digest", "spec")
-    key = sha256_json([request[name] for name in told_apart])
+    key = inputs_key(ws, request, ("tasks", *TOLD_APART))
     return jobs.enqueue(ws.registry.db, "forgetting", key, request, revive=jobs.ENDED_BADLY)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from adreg.registry import jobs
 from adreg.registry.bases import base_reference
 from adreg.registry.connection import immediate
 from adreg.service.adding import check_fits
+from adreg.service.other_kinds import told_apart
+from adreg.service.outputs import check_file, check_folder
 from adreg.service.workspace import Workspace
-from adreg.store.staging import disk_errors
+from adreg.store.staging import writing
 
 _TOKEN = re.compile(r"<[^<>\s]+>")
 
@@ -38,7 +39,8 @@ def request_pictures(
 
     `out` is a PNG for all of them on one sheet, or a folder for one PNG each. `adapters` are
     names with an optional weight, "rex" or "rex:0.8". Raises UsageError for a trigger in a
-    prompt that nothing chosen brings, NotFoundError, ArtifactError (an adapter for another base).
+    prompt that nothing chosen brings, NotFoundError, ArtifactError (an adapter for another base),
+    ExternalError where `out` cannot be written.
     """
     if checkpoint is not None and adapters:
         raise UsageError(
@@ -50,7 +52,12 @@ def request_pictures(
         raise UsageError(
             f"{out}: pictures are written as PNG", remedy="name a .png, or a folder for single ones"
         )
+    if out.suffix:
+        check_file(out, "PNG")
+    else:
+        check_folder(out, out)
     chosen = [parse_weighted(ws, ref) for ref in adapters]
+    _check_once([adapter for adapter, _ in chosen])
     request: Json = {
         **_source(ws, prompts, [adapter for adapter, _ in chosen], checkpoint, base),
         "adapters": [{"digest": a.digest, "weight": weight} for a, weight in chosen],
@@ -83,17 +90,19 @@ def resolve(ws: Workspace, request: Json) -> Json:
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     out = Path(job.request["out"])
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix:
-            shutil.copyfile(staging / outputs["sheet"], out)
-        else:
-            out.mkdir(exist_ok=True)
-            for number, image in enumerate(outputs["images"]):
-                shutil.copyfile(staging / image, out / f"{number:03}.png")
+    if out.suffix:
+        _copy(staging / outputs["sheet"], out)
+    else:
+        for number, image in enumerate(outputs["images"]):
+            _copy(staging / image, out / f"{number:03}.png")
     result = {"out": str(out), "seeds": job.request["seeds"], "prompts": job.request["prompts"]}
     with immediate(ws.registry.db):
         jobs.conclude(ws.registry.db, job, result)
+
+
+def _copy(made: Path, out: Path) -> None:
+    with writing(out) as file:
+        file.write(made.read_bytes())
 
 
 def parse_weighted(ws: Workspace, ref: str) -> tuple[Adapter, float]:
@@ -102,7 +111,8 @@ def parse_weighted(ws: Workspace, ref: str) -> tuple[Adapter, float]:
     Raises UsageError, NotFoundError.
     """
     name, colon, text = ref.partition(":")
-    adapter = ws.registry.adapter(name)
+    with told_apart(ws, name):
+        adapter = ws.registry.adapter(name)
     try:
         weight = float(text) if colon else 1.0
     except ValueError:
@@ -132,7 +142,8 @@ def _source(
 ) -> Json:
     """The checkpoint, or the base that every chosen adapter fits."""
     if checkpoint is not None:
-        model = ws.registry.checkpoint(checkpoint)
+        with told_apart(ws, checkpoint):
+            model = ws.registry.checkpoint(checkpoint)
         _check_triggers(prompts, [model])
         return {"checkpoint": model.digest, "base": None}
     found = ws.base(base or base_ref_of(ws, chosen))
@@ -142,11 +153,28 @@ def _source(
     return {"checkpoint": None, "base": reference(found)}
 
 
+def _check_once(chosen: Sequence[Adapter]) -> None:
+    digests = [adapter.digest for adapter in chosen]
+    twice = [one.name or one.digest[:12] for one in chosen if digests.count(one.digest) > 1]
+    if twice:
+        raise UsageError(
+            f"adapter {twice[0]!r} is named twice",
+            remedy=f"name it once, with its weight: {twice[0]}:0.8",
+        )
+
+
 def _check_triggers(prompts: Sequence[str], chosen: Sequence[Adapter | Checkpoint]) -> None:
     known = {concept.trigger.casefold() for one in chosen for concept in one.concepts}
-    for token in [token for prompt in prompts for token in _TOKEN.findall(prompt)]:
-        if token.casefold() not in known:
+    for prompt in prompts:
+        for token in _TOKEN.findall(_without([t for t in known if "<" in t], prompt)):
             raise UsageError(
                 f"nothing chosen brings the trigger {token}",
                 remedy=f"triggers here: {', '.join(sorted(known)) or 'none'}; see --adapters",
             )
+
+
+def _without(triggers: Sequence[str], prompt: str) -> str:
+    # The longest first: "<s0><s1>" may be one trigger, and "<s0>" another.
+    for trigger in sorted(triggers, key=len, reverse=True):
+        prompt = re.sub(re.escape(trigger), " ", prompt, flags=re.IGNORECASE)
+    return prompt

@@ -12,10 +12,11 @@ from adreg.store.staging import writing
 from adreg.train.images import open_image
 
 # Pixels.
-_CELL, _BAND, _GAP, _TOP = 128, 22, 6, 26
+_CELL, _BAND, _GAP, _TOP, _FOOT = 128, 22, 6, 26, 24
 _LIGHT, _DARK, _EMPTY = (238, 243, 251), (31, 84, 168), (240, 240, 238)
 
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def heat(value: float, low: float, high: float) -> Colour:
@@ -38,19 +39,22 @@ def span(found: Kept) -> tuple[float, float]:
 
 
 def draw_line(found: Kept) -> Image.Image:
-    """A row a concept: a photo of it, then a picture after each task with its identity/1."""
+    """A row a concept: a photo of it, then a picture after each task with its identity/1.
+
+    What the figures are stands below.
+    """
     font = ImageFont.load_default(size=13)
     left = max(int(font.getlength(trigger)) for trigger in found.concepts) + 16
     columns = 1 + len(found.tasks)
     size = (
         left + columns * (_CELL + _GAP),
-        _TOP + len(found.concepts) * (_CELL + _BAND + _GAP),
+        _TOP + len(found.concepts) * (_CELL + _BAND + _GAP) + _FOOT,
     )
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     heads = ["photo", *(f"after {task.name}" for task in found.tasks)]
     for column, text in enumerate(heads):
-        draw.text((left + column * (_CELL + _GAP), 6), text, "black", font)
+        draw.text((left + column * (_CELL + _GAP), 6), _cut(text, font, _CELL), "black", font)
     for row, trigger in enumerate(found.concepts):
         y = _TOP + row * (_CELL + _BAND + _GAP)
         draw.text((6, y + _CELL // 2), trigger, "black", font)
@@ -63,6 +67,8 @@ def draw_line(found: Kept) -> Image.Image:
                 box = (x, y + _CELL, x + _CELL - 1, y + _CELL + _BAND - 1)
                 draw.rectangle(box, colour)
                 draw.text((x + 6, y + _CELL + 3), f"{value:.3f}", ink_on(colour), font)
+    told = _cut("identity/1: likeness to the photos; darker is more", font, size[0] - 12)
+    draw.text((6, size[1] - _FOOT + 3), told, "black", font)
     return page
 
 
@@ -72,6 +78,13 @@ def save_line(found: Kept, file: Path) -> None:
         raise UsageError(f"{file}: pictures are written as PNG", remedy="name a .png")
     with writing(file.absolute()) as out:
         draw_line(found).save(out, "PNG")
+
+
+def _cut(text: str, font: Font, width: int) -> str:
+    """The text, or as much of it as that many pixels hold."""
+    if font.getlength(text) <= width:
+        return text
+    return _cut(text.removesuffix("…")[:-1] + "…", font, width)
 
 
 def _paste(page: Image.Image, file: Path | None, x: int, y: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from adreg.bases.find import reference
@@ -14,10 +15,14 @@ from adreg.registry.connection import immediate
 from adreg.score.spec import score_spec
 from adreg.service.adding import check_fits
 from adreg.service.generating import base_ref_of
+from adreg.service.other_kinds import told_apart
 from adreg.service.pictures import take_in
 from adreg.service.subjects import subjects_of
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
+
+# What tells measurements of an adapter, or of a line, apart.
+TOLD_APART = ("base_digest", "scorer_digest", "identity_scorer_digest", "spec")
 
 
 def request_score(
@@ -34,7 +39,8 @@ def request_score(
     UsageError (no scorer for this base, or the adapter has no trigger), ArtifactError,
     ExternalError (a Hub that cannot be read).
     """
-    adapter = ws.registry.adapter(ref)
+    with told_apart(ws, ref):
+        adapter = ws.registry.adapter(ref)
     base = ws.base(base_ref or base_ref_of(ws, [adapter]))
     wanted = score_request(ws, adapter, base, scorer or default_scorer(ws, base), identity_scorer)
     return enqueue(ws, wanted)
@@ -96,9 +102,21 @@ def score_request(
 
 def enqueue(ws: Workspace, request: Json) -> Job:
     """The one score job of a request, queued."""
-    told_apart = ("adapter", "base_digest", "scorer_digest", "identity_scorer_digest", "spec")
-    key = sha256_json([request[name] for name in told_apart])
+    key = inputs_key(ws, request, ("adapter", *TOLD_APART))
     return jobs.enqueue(ws.registry.db, "score", key, request, revive=jobs.ENDED_BADLY)
+
+
+def inputs_key(ws: Workspace, request: Json, fields: Sequence[str]) -> str:
+    """Digest of all that a measurement of a request's adapter depends on: those fields, what its
+    concepts are called, and the photos that are here."""
+    adapter = ws.registry.adapter(request["adapter"])
+    photos = {
+        # Below the store: the same wherever that lies.
+        trigger: [str(Path(path).relative_to(ws.registry.store.root)) for path in paths]
+        for trigger, paths in photos_of(ws, adapter).items()
+    }
+    concepts = [concept.to_json() for concept in adapter.concepts]
+    return sha256_json([*(request[field] for field in fields), concepts, photos])
 
 
 def resolve(ws: Workspace, request: Json) -> Json:

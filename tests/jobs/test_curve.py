@@ -24,6 +24,21 @@ def test_points_are_means_since_the_point_before(tmp_path: Path) -> None:
     assert found["diffusion"][-1] == 802.0
 
 
+def test_a_term_that_is_left_out_at_some_steps_adds_nothing_there(tmp_path: Path) -> None:
+    for total, kept in ((4, [0.0, 6.0, 0.0, 2.0]), (404, [2.0])):
+        curve = Curve(tmp_path / str(total), silent)
+        (tmp_path / str(total)).mkdir()
+        for step, term in ((1, {}), (2, {"kept": 6.0}), (3, {}), (4, {"kept": 2.0})):
+            curve("train", step, total, loss=1.0 + sum(term.values()), diffusion=1.0, **term)
+        found = curve.points(["loss", "diffusion", "kept"])
+        assert found["kept"] == kept
+        assert found["loss"] == [1.0 + value for value in kept]
+    curve = Curve(tmp_path, silent)
+    for step in range(1, 5):  # the last step of the window leaves it out
+        curve("train", step, 404, loss=1.0, **({"kept": 4.0} if step == 3 else {}))
+    assert curve.points(["kept"])["kept"] == [1.0]
+
+
 def test_a_run_that_goes_on_keeps_the_points_up_to_there(tmp_path: Path) -> None:
     feed(Curve(tmp_path, silent), 1, 30, 50)
     (tmp_path / "whole").mkdir()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from adreg.score.bootstrap import draws, even, interval
 from adreg.score.forgetting import a_mmd, alignment_matrix, f_mmd, forgetting
+from adreg.score.line import mmd_scores
 from adreg.score.mmd import kernel, mmd
 
 NAN = float("nan")
@@ -86,6 +87,22 @@ def test_a_and_f_mmd_are_means_over_concepts() -> None:
     a = float(a_mmd(photos, last)(even(3))[0])
     assert a == pytest.approx((value(photos[0], last[0]) + value(photos[1], last[1])) / 2)
     assert float(f_mmd(first, last[:1])(even(3))[0]) == pytest.approx(value(first[0], last[0]))
+
+
+def test_a_lines_scores_hold_each_concept_against_its_own_pictures() -> None:
+    """Of three concepts the first two have pictures of when they were new."""
+    photos, last = ([features(3, seed + n) for n in range(3)] for seed in (10, 20))
+    first = [features(3, 30), features(3, 31)]
+    a, f = mmd_scores(photos, first, last, range(3), "d")
+    means = [
+        sum(value(*pair) for pair in pairs) / len(pairs)
+        for pairs in (list(zip(photos, last, strict=True)), list(zip(first, last, strict=False)))
+    ]
+    assert (a["name"], f["name"]) == ("a-mmd/1", "f-mmd/1")
+    assert [a["value"], f["value"]] == pytest.approx(means)
+    assert [one["name"] for one in mmd_scores(photos[:1], [], last[:1], range(3), "d")] == [
+        "a-mmd/1"
+    ]
 
 
 def test_a_concept_that_is_as_it_was_has_lost_nothing_in_any_draw() -> None:

@@ -97,7 +97,7 @@ def test_identity_is_measured_against_the_photos_of_each_pictures_own_subject(
     scorer: ImageScorer,
 ) -> None:
     tom, stranger = Concept("<tom>", "cat"), Concept("<ann>", "duck")
-    asks = concept_asks([REX, tom, stranger], 4, 1, 0, "lora")
+    asks = concept_asks([REX, tom, stranger], 6, 1, 0, "lora")[:4]
     assert [ask.trigger for ask in asks] == ["<rex>", "<tom>", "<ann>", "<rex>"]
     made = [Image.effect_noise((64, 64), 20 * (row + 1)).convert("RGB") for row in range(4)]
     photos = {
@@ -115,6 +115,10 @@ def test_identity_is_measured_against_the_photos_of_each_pictures_own_subject(
     assert (record["name"], record["scorer"]) == ("identity/1", "d" * 64)
     assert details["each"] == pytest.approx(each, abs=1e-5)
     assert record["value"] == pytest.approx(sum(each) / 3, abs=1e-5)
+    assert details["by_concept"] == {
+        "<rex>": pytest.approx((each[0] + each[2]) / 2, abs=1e-5),
+        "<tom>": pytest.approx(each[1], abs=1e-5),
+    }
     assert details["photos"] == {"<rex>": 3, "<tom>": 1}
     pairs = [float(real["<rex>"][a] @ real["<rex>"][b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     assert details["photos_alike"]["<rex>"] == pytest.approx(sum(pairs) / 3, abs=1e-5)

@@ -56,6 +56,27 @@ def test_every_class_of_a_line_has_its_turn() -> None:
     assert sum("an orange box" in prompt for prompt in prompts) == 3
 
 
+@pytest.mark.parametrize("count", [4, 9, 13])
+def test_every_concept_and_every_class_is_asked_for_as_often(count: int) -> None:
+    many = [Concept(f"<c{number}>", f"thing{number}") for number in range(count)]
+    of_class = [ask for ask in ordinary_asks(many, 12, 1, 0) if ask.about == "class"]
+    of_concepts = concept_asks(many, 6, 1, 0, "lora")
+    times = {4: 2}.get(count, 1)
+    for concept in many:
+        assert [ask.word for ask in of_class].count(concept.class_word) == times
+        assert [ask.trigger for ask in of_concepts].count(concept.trigger) == times
+    assert sum(ask.about == "other" for ask in ordinary_asks(many, 12, 1, 0)) == 6
+    assert concept_asks(many, 0, 1, 0, "lora") == []
+
+
+def test_a_styles_class_is_a_kind_of_picture() -> None:
+    ink = Concept("<ink>", "drawing", "style")
+    asks = [ask for ask in ordinary_asks([ink], 12, 1, 0) if ask.about == "class"]
+    assert [ask.prompt for ask in asks[:2]] == ["a drawing", "a drawing in the snow"]
+    assert len({ask.prompt for ask in asks}) == 6
+    assert repeated_asks([ink], 1, 0, "lora")[0].prompt == "a drawing"
+
+
 def test_without_a_class_word_all_are_others() -> None:
     asks = ordinary_asks([Concept("<s1>", "")], 12, 1, 0)
     assert {ask.about for ask in asks} == {"other"}

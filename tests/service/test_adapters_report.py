@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from adreg.domain import Concept, Score
-from adreg.registry import jobs, scores
+from adreg.registry import jobs, names, scores
 from adreg.service.report.adapters_facts import ReportFacts, Row, marks
 from adreg.service.report.adapters_page import render
-from adreg.service.report.gather import gather, pair_prompts
+from adreg.service.report.gather import gather, notes, pair_prompts, unlike
 from adreg.service.supervisor import quiet
 from adreg.service.workspace import Workspace
 from tests.cli import CliHere
@@ -41,12 +41,13 @@ def test_one_file_holds_all_and_loads_nothing(facts: ReportFacts) -> None:
     html = render(facts)
     page = Page(html)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object"})
-    assert not any("href" in found for _, found in page.tags)
+    ids = {f"#{found['id']}" for _, found in page.tags if "id" in found}
+    assert {found["href"] for _, found in page.tags if "href" in found} <= ids
     for word in ("http://", "https://", "@import", "url("):
         assert word not in html
     for source in page.sources():
         head, _, body = source.partition(",")
-        assert head == "data:image/png;base64"
+        assert head in ("data:image/png;base64", "data:image/jpeg;base64")
         Image.open(io.BytesIO(base64.b64decode(body, validate=True))).verify()
     rex, tom = facts.adapters
     # Photos, the rows of the comparison and of each section, the cells of the forgetting matrix.
@@ -78,6 +79,8 @@ def test_what_was_taken_is_not_taken_again(facts: ReportFacts, pets: Workspace) 
     again = gather(pets, ["rex", "tom"], quiet, steps=1)
     assert len(jobs.listing(pets.registry.db)) == before
     assert [one.to_json() for one in again.adapters] == [one.to_json() for one in facts.adapters]
+    names.point(pets.registry.db, "rex-too", "adapter", facts.adapters[0].adapter.digest)
+    assert len(gather(pets, ["rex", "rex-too", "tom"], quiet, steps=1).adapters) == 2
     other = gather(pets, ["rex"], quiet, steps=2)
     assert len(jobs.listing(pets.registry.db)) == before + 2
     assert other.adapters[0].shown["<rex>"].files != facts.adapters[0].shown["<rex>"].files
@@ -101,6 +104,61 @@ def test_what_is_missing_is_noted(facts: ReportFacts) -> None:
     page = Page(render(replace(facts, adapters=bare, notes=["rex has no scores yet"])))
     assert "rex has no scores yet" in page.text
     assert "svg" not in [tag for tag, _ in page.tags]
+
+
+def test_an_earlier_run_kept_null_for_a_term_that_was_left_out(
+    facts: ReportFacts, pets: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"step": [1, 2], "loss": [2.0, 1.0], "preservation": [None, 0.5], "diffusion": [2, 0.5]}
+    job = jobs.trained(pets.registry.db, facts.adapters[0].adapter.digest)
+    assert job is not None
+    old = replace(job, result={**(job.result or {}), "curve": told})
+    monkeypatch.setattr("adreg.registry.jobs.trained", lambda *asked: old)
+    again = gather(pets, ["rex"], quiet, steps=1)
+    assert again.adapters[0].curve["preservation"] == [0.0, 0.5]
+    assert "preservation" in Page(render(again)).text
+
+
+def test_what_cannot_be_compared_is_noted(facts: ReportFacts) -> None:
+    rex, tom = facts.adapters
+    assert not unlike([rex, tom])
+    by_other = replace(rex.scores[-1], scorer="t", name="identity/1")
+    found = unlike([replace(rex, scores=[*rex.scores[:-1], by_other]), tom])
+    assert len(found) == 1
+    assert "identity/1 were measured by different scorers" in found[0]
+    elsewhere = replace(tom, adapter=replace(tom.adapter, base_name="sd15"), scores=[])
+    (noted,) = unlike([rex, elsewhere])
+    assert "different bases" in noted
+    assert "sd15" in noted
+
+
+def test_what_is_not_here_is_noted(facts: ReportFacts) -> None:
+    rex = facts.adapters[0]
+    assert notes(rex) == []
+    assert notes(replace(rex, photos={})) == ["rex: the photos of <rex> are not in this registry"]
+    (noted,) = notes(replace(rex, adapter=replace(rex.adapter, concepts=()), photos={}, scores=[]))
+    assert "--trigger" in noted
+
+
+def test_each_concept_of_several_has_its_own_figures(facts: ReportFacts) -> None:
+    rex, tom = facts.adapters
+    told = {"by_concept": {"<rex>": 0.25, "<tom>": 0.75}}
+    both = replace(tom, scores=[replace(IDENTITY, details=told)])
+    one = replace(rex, scores=[replace(IDENTITY, details={"by_concept": {"<rex>": 0.5}})])
+    assert both.concept_scores() == {"identity/1": {"<rex>": 0.25, "<tom>": 0.75}}
+    assert one.concept_scores() == {}
+    page = Page(render(replace(facts, adapters=[one, both])))
+    assert "0.250" in page.text
+    assert "0.750" in page.text
+
+
+def test_a_picture_is_told_in_words_of_its_own(facts: ReportFacts) -> None:
+    page = Page(render(replace(facts, adapters=facts.adapters[:1])))
+    told = [str(found["alt"]) for tag, found in page.tags if tag == "img"]
+    assert "a photo of a dog; the untouched base, 1 of 2" in told
+    assert "a photo of a dog; with rex, 2 of 2" in told
+    drawn = [str(found["aria-label"]) for tag, found in page.tags if tag == "svg"]
+    assert any("identity/1: rex 0.710 [0.652, 0.768]" in label for label in drawn)
 
 
 def test_names_are_text_whatever_is_in_them(facts: ReportFacts) -> None:

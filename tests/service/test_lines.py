@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_the_picture_shows_every_cell(pets: Workspace) -> None:
     assert np.abs(right - np.asarray(photo).astype(int)).mean() < 12
     unknown = page[26 + 156 + 5, -134 - 134 + 5]
     assert unknown.tolist() == [240, 240, 238]
+
+
+def test_a_long_name_stays_above_its_own_column(pets: Workspace) -> None:
+    found = kept(pets, find_line(pets, "pets"))
+    assert found is not None
+    heads = []
+    for name in ("after" * 3, "after" * 20):
+        tasks = [replace(found.tasks[0], name=name), found.tasks[1]]
+        heads.append(np.asarray(draw_line(replace(found, tasks=tasks)))[:26])
+    # The last column's head is the same whatever stands before it, and the gap between is blank.
+    assert np.array_equal(heads[0][:, -134:], heads[1][:, -134:])
+    assert (heads[1][:, -140:-134] == 255).all()
 
 
 def test_the_commands_show_it(pets: Workspace, tmp_path: Path) -> None:

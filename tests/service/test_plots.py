@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
@@ -41,6 +42,24 @@ def test_dots_lie_on_the_axis_where_their_values_are() -> None:
     texts = [text.text for text in drawn.iter("text")]
     assert "0.400 [0.300, 0.600]" in texts
     assert "0.800" in texts
+
+
+def test_names_that_begin_alike_stay_apart() -> None:
+    bars = [Bar(f"the-same-long-beginning-{number}", 0.5) for number in range(3)]
+    drawn = ET.fromstring(str(intervals("kps/1", bars)))
+    labels = [text.text for text in drawn.iter("text") if "the-same" in str(text.text)]
+    assert len(set(labels)) == 3
+    assert max(len(str(label)) for label in labels) <= 18
+
+
+def test_figures_of_ticks_do_not_run_into_each_other() -> None:
+    bars = [Bar("a-name-of-18-chars", 0.9961), Bar("b", 1.0)]
+    drawn = ET.fromstring(str(intervals("kps/1", bars)))
+    told = [t for t in drawn.iter("text") if t.get("text-anchor") == "middle" and t.text]
+    places = [(float(t.get("x", "")), 7 * len(str(t.text))) for t in told]
+    gaps = [b[0] - a[0] - (a[1] + b[1]) / 2 for a, b in pairwise(places)]
+    assert places
+    assert min(gaps) >= 0
 
 
 def test_a_curve_goes_through_its_points_and_text_is_text() -> None:

@@ -100,9 +100,9 @@ def test_all_is_in_one_file_and_nothing_is_loaded(rex: SubjectFacts) -> None:
     assert len(page.sources()) == 1 + 3 * 16 + 1 + 9
     for source in page.sources():
         head, _, body = source.partition(",")
-        assert head == "data:image/png;base64"
+        assert head in ("data:image/png;base64", "data:image/jpeg;base64")
         with Image.open(io.BytesIO(base64.b64decode(body, validate=True))) as picture:
-            assert max(picture.size) <= 128
+            assert max(picture.size) <= 192
 
 
 def test_pictures_are_shown_as_they_are_and_in_order(rex: SubjectFacts) -> None:
@@ -115,6 +115,15 @@ def test_pictures_are_shown_as_they_are_and_in_order(rex: SubjectFacts) -> None:
     assert colours == [
         (200, 0, 0), (1, 2, 3), (4, 5, 6), (7, 8, 9), (200, 0, 0), (0, 0, 9), (8, 0, 9),
     ]  # fmt: skip
+
+
+def test_nothing_that_a_photos_file_says_goes_with_the_page(
+    rex: SubjectFacts, tmp_path: Path
+) -> None:
+    said = tmp_path / "said.jpg"
+    Image.new("RGB", (500, 400), "red").save(said, comment=b"taken at home")
+    source = Page(render(_facts(replace(rex, photos=[said])))).sources()[0]
+    assert b"home" not in base64.b64decode(source.partition(",")[2])
 
 
 def test_the_figures_are_told(rex: SubjectFacts) -> None:

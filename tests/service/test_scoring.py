@@ -118,6 +118,24 @@ def test_a_job_is_one_for_what_its_scorers_hold(ws: Workspace, made: Path, tmp_p
     assert request_score(ws, "rex").id != first.id
 
 
+def test_what_was_learnt_from_and_what_it_is_called_decide_the_job_too(
+    ws: Workspace, made: Path
+) -> None:
+    def again() -> int:
+        return request_score(ws, "rex", identity_scorer=str(made / "dinov2")).id
+
+    without = again()
+    paths = train_job(ws, REX, "<rex>", ws.registry.adapter("rex").digest, 2)
+    complete = again()
+    assert complete != without
+    aside = Path(paths[0]).rename(Path(paths[0]).with_suffix(".aside"))
+    assert again() == without
+    aside.rename(paths[0])
+    assert again() == complete
+    add_adapter(ws, made / "rex.safetensors", trigger="<rex>", class_word="cat")
+    assert again() not in (without, complete)
+
+
 def test_a_scorer_that_changes_before_the_job_runs_is_refused(
     ws: Workspace, tmp_path: Path
 ) -> None:

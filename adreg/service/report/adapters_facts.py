@@ -12,8 +12,8 @@ from adreg.service.lines import Kept, kept_view
 # What a score is held against, by what its details call it.
 _MARKS = {
     "kps/1": {"floor": "other noise alone"},
-    "pres/1": {"by_base": "the base"},
-    "div/1": {"class": "its class", "class_by_base": "its class by the base"},
+    "pres/1": {"by_base": "the untouched base"},
+    "div/1": {"class": "the plain class", "class_by_base": "the plain class by the base"},
 }
 
 
@@ -60,6 +60,11 @@ class AdapterFacts:
 
     def score(self, name: str) -> Score | None:
         return next((score for score in self.scores if score.name == name), None)
+
+    def concept_scores(self) -> dict[str, Mapping[str, float]]:
+        """Of an adapter of several concepts: score to trigger to value, where a score tells."""
+        told = {score.name: score.details.get("by_concept", {}) for score in self.scores}
+        return {name: values for name, values in told.items() if len(values) > 1}
 
     def to_json(self) -> Json:
         return {

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from markupsafe import Markup
 
-from adreg.errors import UsageError
 from adreg.service.line_picture import heat, ink_on, span
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, marks
-from adreg.service.report.plots import COLOURS, Bar, curves, intervals
+from adreg.service.report.gather import PLACES
+from adreg.service.report.plots import COLOURS, STROKES, Bar, curves, intervals
 from adreg.service.report.templates import fill
-from adreg.store.staging import disk_errors, writing
+from adreg.store.staging import writing
 
-# What each score says in a few words, and whether more is better.
+# What each score says in a few words, whether more is better, and what its axis counts.
 WHAT = {
-    "kps/1": ("what the base knew is kept", True),
-    "text-alignment/1": ("pictures show what the prompt says", True),
-    "identity/1": ("pictures show the very subject", True),
-    "pres/1": ("the plain class looks like the subject", False),
-    "div/1": ("pictures of one prompt differ", True),
-    "forgetting/1": ("likeness that was lost along the line", False),
-    "a-mmd/1": ("pictures lie apart from the photos", False),
-    "f-mmd/1": ("pictures moved since they were new", False),
+    "kps/1": ("what the base knew is kept", True, "likeness to the base's pictures, 1: the same"),
+    "text-alignment/1": ("pictures show what the prompt says", True, "cosine of picture and text"),
+    "identity/1": ("pictures show the very subject", True, "cosine of picture and photos"),
+    "pres/1": ("the plain class looks like the subject", False, "cosine of picture and photos"),
+    "div/1": ("pictures of one prompt differ", True, "1 - cosine of two pictures"),
+    "forgetting/1": ("likeness that was lost along the line", False, "loss of identity/1"),
+    "a-mmd/1": ("pictures lie apart from the photos", False, "squared MMD; 0: no difference"),
+    "f-mmd/1": ("pictures moved since they were new", False, "squared MMD; 0: no difference"),
 }
 
 
@@ -34,7 +33,9 @@ def render(facts: ReportFacts) -> str:
         facts=facts,
         names=[one.name for one in facts.adapters],
         what=WHAT,
+        places=PLACES[1:],
         plots={name: _scores(facts, name) for name in facts.score_names()},
+        marked={name: _marked(facts, name) for name in facts.score_names()},
         curve=_curve,
         tint=_tint,
     )
@@ -47,23 +48,21 @@ def write_report(facts: ReportFacts, out: Path) -> None:
         file.write(page.encode())
 
 
-def check_out(out: Path) -> None:
-    """Before pictures are made for it. Raises UsageError for a folder, ExternalError where no file
-    can be written; leaves nothing."""
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder", remedy="name the HTML file to write into it")
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    with disk_errors(out), TemporaryFile(dir=there):
-        pass
-
-
 def _scores(facts: ReportFacts, name: str) -> Markup:
     bars = [
         Bar(one.name, score.value, score.interval, marks(score), number % COLOURS)
         for number, one in enumerate(facts.adapters)
         if (score := one.score(name)) is not None
     ]
-    return intervals(name, bars)
+    return intervals(name, bars, WHAT[name][2] if name in WHAT else "")
+
+
+def _marked(facts: ReportFacts, name: str) -> str:
+    """What the marks of a plot are: "dashed: the untouched base"; nothing without marks."""
+    scores = [score for one in facts.adapters if (score := one.score(name)) is not None]
+    # The one with most marks: each has them in the same order.
+    told = max((list(marks(score)) for score in scores), key=len, default=[])
+    return "; ".join(f"{STROKES[number]}: {what}" for number, what in enumerate(told))
 
 
 def _curve(facts: AdapterFacts) -> Markup:

@@ -33,13 +33,14 @@ def gather(
 
     Raises NotFoundError, ArtifactError, and what the generate jobs raise.
     """
-    chosen = [_chosen(ws, name) for name in dict.fromkeys(names)]
-    found = [_adapter(ws, adapter, tick, steps) for adapter in chosen]
+    # Two names may point at one adapter.
+    chosen = {adapter.digest: adapter for adapter in (_chosen(ws, name) for name in names)}
+    found = [_adapter(ws, adapter, tick, steps) for adapter in chosen.values()]
     bases = {facts.adapter.base_name: facts.adapter.base_digest for facts in found}
     seeds = ", ".join(map(str, SEEDS))
     return ReportFacts(
         adapters=found,
-        notes=[note for facts in found for note in _notes(facts)],
+        notes=[*unlike(found), *(note for facts in found for note in notes(facts))],
         made_with={
             "base": ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in bases.items()),
             "adapters": ", ".join(f"{f.name} ({f.adapter.digest[:12]})" for f in found),
@@ -67,7 +68,7 @@ def _adapter(ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None) -> 
             for trigger, paths in photos_of(ws, adapter).items()
         },
         scores=list(latest.values()),
-        curve=result.get("curve", {}),
+        curve=_curve(result.get("curve", {})),
         train_seconds=result.get("seconds"),
         shown=shown,
         plain=plain,
@@ -75,6 +76,11 @@ def _adapter(ws: Workspace, adapter: Adapter, tick: Tick, steps: int | None) -> 
         kept=None if line is None else kept(ws, line),
         samples=_samples(samples_of(ws, adapter)),
     )
+
+
+def _curve(told: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
+    # Earlier runs kept null for a term that was left out at a point's steps.
+    return {name: [value or 0.0 for value in values] for name, values in told.items()}
 
 
 def _samples(told: Sequence[Json]) -> list[Row]:
@@ -94,9 +100,12 @@ def _pictures(
     """A row a concept, two a class (base and adapter), and one with two concepts at a time."""
     base = ws.base(base_ref_of(ws, [adapter]))
     known = [concept for concept in adapter.concepts if concept.trigger]
-    words = list(dict.fromkeys(concept.class_word for concept in known if concept.class_word))
+    classes = {concept.class_word: concept for concept in known[::-1] if concept.class_word}
     own = {c.trigger: [concept_prompt(c, place, adapter.method) for place in PLACES] for c in known}
-    plain = {word: [plain_prompt(word, place) for place in PLACES] for word in words}
+    plain = {
+        word: [plain_prompt(concept, place) for place in PLACES]
+        for word, concept in reversed(classes.items())
+    }
     pairs = pair_prompts(known, adapter.method)
     of_class = [prompt for row in plain.values() for prompt in row]
     of_concepts = [prompt for row in own.values() for prompt in row]
@@ -104,12 +113,12 @@ def _pictures(
     by_base = _shots(ws, base, None, of_class, tick, steps)
     name = adapter.name or adapter.digest[:12]
     return (
-        {trigger: _row(trigger, made, prompts) for trigger, prompts in own.items()},
+        {trigger: _row(f"with {name}", made, prompts) for trigger, prompts in own.items()},
         [
             (_row("the untouched base", by_base, row), _row(f"with {name}", made, row))
             for row in plain.values()
         ],
-        _row("two in one picture", made, pairs) if pairs else None,
+        _row(f"with {name}", made, pairs) if pairs else None,
     )
 
 
@@ -155,8 +164,42 @@ def _row(title: str, made: Mapping[str, Sequence[Path]], prompts: Sequence[str])
     return Row(title, [file for file, _ in pairs], [prompt for _, prompt in pairs])
 
 
-def _notes(facts: AdapterFacts) -> list[str]:
+def unlike(found: Sequence[AdapterFacts]) -> list[str]:
+    """What is not to be compared, though it stands side by side, in sentences."""
+    told = []
+    bases = {str(facts.adapter.base_name): facts.adapter.base_digest for facts in found}
+    if len(bases) > 1:
+        told.append(
+            f"these adapters are for different bases ({', '.join(bases)}): compare each with its"
+            " own base"
+        )
+    scorers: dict[str, set[str]] = {}
+    for score in (score for facts in found for score in facts.scores):
+        scorers.setdefault(score.name, set()).add(score.scorer)
+    apart = [name for name, digests in scorers.items() if len(digests) > 1]
+    if apart:
+        told.append(
+            f"{', '.join(apart)} were measured by different scorers: their values cannot be"
+            " compared; adreg score measures with the one that --scorer, --identity-scorer name"
+        )
+    return told
+
+
+def notes(facts: AdapterFacts) -> list[str]:
+    """What could be shown of one adapter and is not, in sentences."""
+    if not facts.adapter.concepts:
+        return [
+            f"{facts.name} has no trigger, so no pictures and no scores: add its file again with"
+            " --trigger"
+        ]
     found = []
+    lacking = [
+        concept.trigger
+        for concept in facts.adapter.concepts
+        if concept.trigger and concept.trigger not in facts.photos
+    ]
+    if lacking:
+        found.append(f"{facts.name}: the photos of {', '.join(lacking)} are not in this registry")
     if not facts.scores:
         found.append(f"{facts.name} has no scores yet: adreg score {facts.name}")
     elif facts.adapter.line is not None and facts.kept is None:

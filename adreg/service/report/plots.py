@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 COLOURS = 5
+STROKES = ("dashed", "dotted")  # how a bar's marks are drawn, in their order
 # Pixels of a drawing's own size, which the page stretches: curves, and intervals two abreast.
 _WIDTH, _NARROW = 640, 450
-_LEFT, _RIGHT, _HEIGHT, _ROW = 60, 12, 220, 26
+_LEFT, _RIGHT, _HEIGHT, _ROW = 60, 12, 240, 26
 _SMOOTH = 9
 _LONGEST = 18  # letters of a label beside the axis
 
@@ -31,7 +32,7 @@ def curves(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> Markup
     """Lines over training steps, one a term: pale as measured, strong as a running mean."""
     values = [value for row in terms.values() for value in row]
     low, high = min(0.0, *values), max(*values, 1e-12)
-    bottom = _HEIGHT - 26
+    bottom = _HEIGHT - 44
 
     def x(step: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / max(steps)
@@ -40,7 +41,8 @@ def curves(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> Markup
         return bottom - (bottom - 28) * (value - low) / (high - low)
 
     parts = [_rule(y(tick), _number(tick)) for tick in ticks(low, high)]
-    parts += [_text(x(step), _HEIGHT - 8, f"{step:g}", "middle") for step in ticks(0, max(steps))]
+    parts += [_text(x(step), bottom + 18, f"{step:g}", "middle") for step in ticks(0, max(steps))]
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 36, "training step", "middle"))
     for number, (name, row) in enumerate(terms.items()):
         colour = number % COLOURS
         points = list(zip(map(x, steps), map(y, row), strict=True))
@@ -48,11 +50,13 @@ def curves(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> Markup
         parts.append(_path(points, f'class="c{colour}" style="opacity:.3;stroke-width:1"'))
         parts.append(_path(smooth, f'class="c{colour}"'))
         parts.append(_legend(number, name))
-    return _svg(_WIDTH, _HEIGHT, parts, "training loss by step")
+    told = ", ".join(f"{name} from {row[0]:.3g} to {row[-1]:.3g}" for name, row in terms.items())
+    return _svg(_WIDTH, _HEIGHT, parts, f"{told} in {max(steps)} steps")
 
 
-def intervals(title: str, bars: Sequence[Bar]) -> Markup:
-    """Dots with their intervals on one axis, a bar a row; dashed where a bar's marks are."""
+def intervals(title: str, bars: Sequence[Bar], axis: str = "") -> Markup:
+    """Dots with their intervals on one axis, a bar a row; a bar's first mark is dashed, its second
+    dotted. `axis` says below what is measured."""
     ends = [end for bar in bars for end in (bar.value, *(bar.interval or ()), *bar.marks.values())]
     low, high = _padded(min(ends), max(ends))
     left = 14 + 7 * max(len(_cut(bar.label)) for bar in bars)
@@ -63,12 +67,15 @@ def intervals(title: str, bars: Sequence[Bar]) -> Markup:
         return left + (right - left) * (value - low) / (high - low)
 
     parts = []
-    for tick in ticks(low, high):
+    for number, tick in enumerate(shown := ticks(low, high)):
         parts.append(_segment(x(tick), top, x(tick), bottom, "grid"))
-        parts.append(_text(x(tick), bottom + 14, _number(tick), "middle"))
+        if number % _every(shown, right - left) == 0:
+            parts.append(_text(x(tick), bottom + 14, _number(tick), "middle"))
     for number, bar in enumerate(bars):
         parts += _bar(bar, x, top + _ROW * number + _ROW / 2, right)
-    return _svg(_NARROW, bottom + 20, parts, title)
+    parts.append(_text((left + right) / 2, bottom + 31, axis, "middle"))
+    told = "; ".join(f"{bar.label} {_told(bar)}" for bar in bars)
+    return _svg(_NARROW, bottom + 36, parts, f"{title}: {told}")
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -91,24 +98,35 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 def _bar(bar: Bar, x: Callable[[float], float], y: float, right: float) -> list[str]:
     parts = [_text(0, y + 4, _cut(bar.label), "start")]
-    for name, value in bar.marks.items():
-        parts.append(
-            f'<line class="mark" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{y - 10:.1f}"'
-            f' y2="{y + 10:.1f}"><title>{escape(name)}: {value:.3f}</title></line>'
-        )
+    for number, (name, value) in enumerate(bar.marks.items()):
+        where = f'x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{y - 10:.1f}" y2="{y + 10:.1f}"'
+        told = f"<title>{escape(name)}: {value:.3f}</title>"
+        parts.append(f'<line class="mark {STROKES[number]}" {where}>{told}</line>')
     if bar.interval is not None:
         low, high = bar.interval
         parts.append(_segment(x(low), y, x(high), y, f"c{bar.colour}", "stroke-width:3;opacity:.5"))
     parts.append(f'<circle class="f{bar.colour}" cx="{x(bar.value):.1f}" cy="{y:.1f}" r="5"/>')
-    told = f"{bar.value:.3f}"
-    if bar.interval is not None:
-        told += f" [{bar.interval[0]:.3f}, {bar.interval[1]:.3f}]"
-    parts.append(f'<text class="ink" x="{right + 14:.1f}" y="{y + 4:.1f}">{told}</text>')
+    parts.append(f'<text class="ink" x="{right + 14:.1f}" y="{y + 4:.1f}">{_told(bar)}</text>')
     return parts
 
 
+def _told(bar: Bar) -> str:
+    if bar.interval is None:
+        return f"{bar.value:.3f}"
+    return f"{bar.value:.3f} [{bar.interval[0]:.3f}, {bar.interval[1]:.3f}]"
+
+
 def _cut(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+    # In the middle: names that begin alike often end otherwise.
+    if len(label) <= _LONGEST:
+        return label
+    return f"{label[: _LONGEST - 8]}…{label[-7:]}"
+
+
+def _every(shown: Sequence[float], width: float) -> int:
+    """1 where there is room for the figures of all ticks, else 2 for every second, and so on."""
+    longest = max(len(_number(tick)) for tick in shown)
+    return math.ceil((longest * 7 + 8) * len(shown) / width)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

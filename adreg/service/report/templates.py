@@ -17,8 +17,8 @@ from PIL import ImageOps
 from adreg.service.report.facts import in_minutes
 from adreg.train.images import open_image
 
-# Pixels: as pocket draws them; photos as taken are cut to what a page shows.
-_DRAWN, _LARGEST = 64, 128
+# Pixels: as pocket draws them; larger ones are cut to what a page shows, on fine screens too.
+_DRAWN, _LARGEST = 64, 192
 
 
 def fill(template: str, **context: Any) -> str:
@@ -40,10 +40,15 @@ def _source(name: str) -> str:
 
 
 def _inline(file: Path) -> str:
-    """A picture as a data URI."""
+    """A picture as a data URI: JPEG where it was cut, which keeps the page small.
+
+    Nothing else that its file says goes with it, such as a photo's comment.
+    """
     image = open_image(file)
+    image.info.clear()
+    kind, written = "png", io.BytesIO()
     if max(image.size) > _DRAWN:
         image = ImageOps.fit(image, (_LARGEST, _LARGEST))
-    written = io.BytesIO()
-    image.save(written, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
+        kind = "jpeg"
+    image.save(written, kind, optimize=True, quality=88)
+    return f"data:image/{kind};base64," + base64.b64encode(written.getvalue()).decode("ascii")
