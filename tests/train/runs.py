@@ -44,8 +44,8 @@ def small_spec(method: str = "lora", **settings: Any) -> TrainSpec:
     """Few steps of small batches, each a whole one of its method, and no average of them; the
     penalty is off unless asked for.
     """
-    usual: dict[str, Any] = {"steps": 6, "batch": 2, "rank": 2, "checkpoint_every": 2}
+    usual: dict[str, Any] = {"steps": 6, "batch": 2, "rank": 2, "checkpoint_every": 2, "ema": 0.0}
     if method == "cat":
-        usual |= {"cat_every": 1, "ema": 0.0}
+        usual["cat_every"] = 1
     words = {"trigger": "<rex>", "class_word": "dog"}
     return make_spec(method, "pocket", **{**words, **usual, **settings})
