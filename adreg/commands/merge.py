@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -26,7 +27,15 @@ def merge(
             min=0,
             metavar="STEPS",
             help="Steps towards what each adapter alone predicts, after the layers are solved; "
-            "else 100 on pocket, 0 elsewhere.",
+            "else, with loraclr, 250 on pocket and 0 elsewhere.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the method's own, such as density=0.3: see --list-methods.",
         ),
     ] = None,
     list_methods: Annotated[
@@ -48,7 +57,8 @@ def merge(
     from adreg.service import merging
 
     ws = open_workspace(device=device)
-    recipe, base_found = merging.make_recipe(ws, adapters, method, base, refine)
+    chosen = dict(map(_setting, settings or []))
+    recipe, base_found = merging.make_recipe(ws, adapters, method, base, refine, chosen)
     plan = merging.plan(ws, recipe, base_found)
     if dry_run:
         print_json(plan.to_json()) if as_json else say("\n".join(plan.lines()))
@@ -69,12 +79,24 @@ def merge(
     say(f"folder: {checkpoint.path}")
 
 
+def _setting(given: str) -> tuple[str, float]:
+    name, _, value = given.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise UsageError(
+            f"--set {given}: not a name and a number", remedy="write --set density=0.3"
+        ) from None
+
+
 def _list_methods(as_json: bool) -> None:
     from adreg.merge.methods.table import METHODS
 
-    rows = [vars(method) for method in METHODS.values()]
+    rows = [asdict(method) for method in METHODS.values()]
     if as_json:
         print_json(rows)
         return
-    columns = ["name", "line", "paper", "weights"]
+    for row in rows:
+        row["settings"] = " ".join(f"{name}={value:g}" for name, value in row["settings"].items())
+    columns = ["name", "line", "paper", "weights", "settings"]
     print_table("merge methods", columns, [[row[c] for c in columns] for row in rows])

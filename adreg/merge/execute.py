@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +17,11 @@ from adreg.diffusion.tokens import add_tokens
 from adreg.domain import Base, Json, Progress, silent
 from adreg.errors import UsageError
 from adreg.formats.read import AdapterWeights, read_adapter
-from adreg.merge.methods import concat
+from adreg.merge.free import combine
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import MergeRecipe
 from adreg.merge.refine import record, refine
-from adreg.merge.stages import AllDeltas, Deltas, add_deltas, attract
+from adreg.merge.stages import add_deltas, attract
 from adreg.merge.verify import verify_checkpoint
 from adreg.merge.writer import write_checkpoint
 
@@ -82,7 +81,10 @@ def _execute(
         add_tokens(pipe, tokens)
     with _timed(seconds, "solve"):
         adapted = {digest: adapter.deltas for digest, adapter in weights.items()}
-        deltas = SOLVERS[plan.recipe.method](pipe, plan, adapted, progress)
+        if plan.recipe.sampling is None:
+            deltas = combine(plan, adapted, progress)
+        else:
+            deltas = attract(pipe, plan, adapted, progress)
     if plan.recipe.refine is not None:
         with _timed(seconds, "refine"):
             bank = record(pipe, plan, adapted, progress)
@@ -106,27 +108,6 @@ def gather_tokens(plan: Plan, weights: Mapping[str, AdapterWeights]) -> dict[str
         for operand in plan.operands
         for trigger, rows in weights[operand.digest].tokens.items()
     }
-
-
-def add_up(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
-    """sum_i w_i D_i of every module of the plan (methods/concat.py)."""
-    deltas: Deltas = {}
-    for index, module in enumerate(plan.modules):
-        progress("sum", index, len(plan.modules))
-        parts = [
-            (adapted[operand.digest][module], operand.weight)
-            for operand in plan.operands
-            if module in operand.modules
-        ]
-        deltas[module] = concat.merged_delta(parts)
-    return deltas
-
-
-SOLVERS: dict[str, Callable[[Any, Plan, AllDeltas, Progress], Deltas]] = {
-    "loraclr": attract,
-    "concat": add_up,
-}
-"""The function of every row of methods/table.py."""
 
 
 @contextmanager

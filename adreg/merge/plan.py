@@ -61,6 +61,7 @@ class Plan:
         """The plan with stable snake_case keys."""
         return {
             "method": self.recipe.method,
+            "settings": dict(self.recipe.settings),
             "base": self.recipe.base.name,
             "adapters": [
                 {"name": operand.name, "digest": operand.digest, "weight": operand.weight}
@@ -77,8 +78,11 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan to be read by a person."""
         names = ", ".join(f"{operand.name} x {operand.weight:g}" for operand in self.operands)
+        method = " ".join(
+            [self.recipe.method, *(f"{k}={v:g}" for k, v in self.recipe.settings.items())]
+        )
         return [
-            f"{self.recipe.method}: {names} into {self.recipe.base.name}",
+            f"{method}: {names} into {self.recipe.base.name}",
             f"  {'operation':<22}{'layers':>7}{'statistics':>12}",
             *map(_line, self.operations),
             f"  peak memory about {readable_size(self.peak_bytes)}",
@@ -176,7 +180,7 @@ def _operations(
     tokens = sum(sum(operand.vectors.values()) for operand in operands)
     operations = [Operation("tokens", 0, 0, f"add {tokens} learnt token embeddings")]
     if recipe.sampling is None:
-        operations.append(Operation("sum", len(modules), 0, "add up weight times delta"))
+        operations.append(Operation("sum", len(modules), 0, METHODS[recipe.method].line))
     else:
         for stage, members in by_stage(modules).items():
             what = _what(stage, recipe.sampling, operands)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from adreg.domain import Base, Concept, Json
@@ -17,8 +17,6 @@ from adreg.store.digest import sha256_json
 
 VERSION = 1
 DTYPE = "float32"
-DEFAULT_RIDGE = 0.1
-"""Relative to the mean eigenvalue of a layer's statistics: see methods/loraclr.py."""
 PROMPTS = ("photo of a {c}", "{c}")
 """Templates of the concept prompts, those of LoRACLR's released code; {c} is the concept."""
 # A UNet's layers see other things in other surroundings: these stand for all of them.
@@ -90,9 +88,11 @@ class Refinement:
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """A merge, completely stated. `ridge` and `sampling` are None for data-free methods.
+    """A merge, completely stated. `sampling` is None for data-free methods, `ridge` for those
+    without one.
 
-    `refine` is None where the layers are left as they were solved.
+    `settings` are the method's own, all of them (methods/table.py). `refine` is None where the
+    layers are left as they were solved.
     """
 
     method: str
@@ -101,9 +101,11 @@ class MergeRecipe:
     ridge: float | None = None
     sampling: Sampling | None = None
     refine: Refinement | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_method(self)
+        _check_settings(self)
         _check_refinement(self)
         _check_adapters(self.method, self.adapters)
 
@@ -116,8 +118,11 @@ class MergeRecipe:
             "base": {"name": self.base.name, "digest": self.base.digest},
             "adapters": [_adapter_json(adapter) for adapter in self.adapters],
         }
-        if self.sampling is not None:
+        if self.settings:
+            content["settings"] = dict(self.settings)
+        if self.ridge is not None:
             content["ridge"] = self.ridge
+        if self.sampling is not None:
             content["sampling"] = {
                 "prompts": list(self.sampling.prompts),
                 "images": self.sampling.images,
@@ -139,29 +144,32 @@ def new_recipe(
     method: str = "loraclr",
     ridge: float | None = None,
     refine_steps: int | None = None,
+    settings: Mapping[str, float] | None = None,
 ) -> MergeRecipe:
     """A recipe with the method's defaults for this base; `refine_steps` 0 is without refinement.
 
-    Raises UsageError for an unknown method, fewer than one adapter, one named twice, or a weight
-    the method cannot use.
+    Raises UsageError for an unknown method or setting, fewer than one adapter, one named twice, or
+    a weight the method cannot use.
     """
     if method not in METHODS:
         raise UsageError(f"no merge method named {method!r}", remedy=f"one of {', '.join(METHODS)}")
-    reference = BaseRef(base.name, base.digest)
-    if not METHODS[method].needs_statistics:
+    reference, about = BaseRef(base.name, base.digest), METHODS[method]
+    chosen = {**about.settings, **(settings or {})}
+    if not about.needs_statistics:
         if refine_steps:
             raise UsageError(f"{method} is not refined", remedy="leave out --refine")
-        return MergeRecipe(method, reference, tuple(adapters), ridge=ridge)
+        return MergeRecipe(method, reference, tuple(adapters), ridge=ridge, settings=chosen)
     # A pocket image costs a tenth of a second, one of Stable Diffusion minutes on a CPU.
     sampling = Sampling(images=2 if base.family == "pocket" else 1)
-    ridge = DEFAULT_RIDGE if ridge is None else ridge
-    refine = _usual_refinement(base) if refine_steps is None else _of_steps(refine_steps)
-    return MergeRecipe(method, reference, tuple(adapters), ridge, sampling, refine)
+    ridge = about.ridge if ridge is None else ridge
+    refine = _usual_refinement(base, method) if refine_steps is None else _of_steps(refine_steps)
+    return MergeRecipe(method, reference, tuple(adapters), ridge, sampling, refine, chosen)
 
 
-def _usual_refinement(base: Base) -> Refinement | None:
-    """A minute on a pocket base; on Stable Diffusion it is for who has a GPU and asks."""
-    return Refinement() if base.family == "pocket" else None
+def _usual_refinement(base: Base, method: str) -> Refinement | None:
+    """A minute on a pocket base; on Stable Diffusion it is for who has a GPU and asks, and after
+    methods that are here to be compared with, too."""
+    return Refinement() if base.family == "pocket" and method == "loraclr" else None
 
 
 def _of_steps(steps: int) -> Refinement | None:
@@ -181,6 +189,7 @@ def from_json(content: Mapping[str, Any]) -> MergeRecipe:
             ridge=content.get("ridge"),
             sampling=None if sampling is None else _sampling_from(sampling),
             refine=_refinement_from(content.get("refine")),
+            settings=dict(content.get("settings", {})),
         )
     except KeyError as error:
         raise UsageError(f"recipe: {error.args[0]!r} is missing") from error
@@ -231,11 +240,42 @@ def _check_method(recipe: MergeRecipe) -> None:
         if recipe.ridge is not None or recipe.sampling is not None:
             raise UsageError(f"recipe: {recipe.method} takes neither ridge nor sampling")
         return
-    if recipe.ridge is None or recipe.sampling is None:
-        raise UsageError(f"recipe: {recipe.method} needs ridge and sampling")
-    if not (_finite(recipe.ridge) and recipe.ridge > 0):
-        raise UsageError(f"recipe: ridge must be above 0, not {recipe.ridge!r}")
+    if recipe.sampling is None:
+        raise UsageError(f"recipe: {recipe.method} needs sampling")
     _check_sampling(recipe.sampling)
+    if (recipe.ridge is None) != (method.ridge is None):
+        raise UsageError(f"recipe: {recipe.method} {'needs a' if method.ridge else 'has no'} ridge")
+    if recipe.ridge is not None and not (_finite(recipe.ridge) and recipe.ridge > 0):
+        raise UsageError(f"recipe: ridge must be above 0, not {recipe.ridge!r}")
+
+
+# What a method's settings may be: the least and the most, and whether whole numbers alone.
+_BOUNDS: dict[str, tuple[float, float, bool]] = {
+    "rank": (1, math.inf, True),
+    "density": (1e-6, 1, False),
+    "drop": (0, 0.999, False),
+    "seed": (0, 2**63 - 1, True),
+    "factor": (1e-6, 10, False),
+    "alpha": (0, 0.999, False),
+    "steps": (1, 10_000, True),
+}
+
+
+def _check_settings(recipe: MergeRecipe) -> None:
+    known = METHODS[recipe.method].settings
+    for name, value in recipe.settings.items():
+        if name not in known:
+            remedy = f"one of {', '.join(known)}" if known else "leave it out"
+            raise UsageError(f"recipe: {recipe.method} has no setting {name!r}", remedy=remedy)
+        least, most, whole = _BOUNDS[name]
+        if not (_finite(value) and least <= value <= most) or (whole and value != int(value)):
+            what = "a whole number" if whole else "a number"
+            raise UsageError(
+                f"recipe: {name} must be {what} from {least:g} to {most:g}, not {value!r}"
+            )
+    for name in known:
+        if name not in recipe.settings:
+            raise UsageError(f"recipe: settings.{name} is missing")
 
 
 def _check_sampling(sampling: Sampling) -> None:

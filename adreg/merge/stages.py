@@ -1,4 +1,4 @@
-"""LoRACLR on a live pipeline: record each adapter's layer inputs, solve, stage by stage.
+"""Methods with statistics on a live pipeline: record each adapter's layer inputs, solve, by stages.
 
 The order is the paper's (arXiv:2412.09622, released code): text encoder, then the K and V of the
 cross-attentions on features of the merged text encoder, then the other UNet layers on inputs
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,11 +31,11 @@ from adreg.errors import ArtifactError
 from adreg.formats.factors import Delta
 from adreg.formats.read import of_deltas
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, by_stage
-from adreg.merge.methods.loraclr import merged_delta
+from adreg.merge.methods import gradient_fusion, loraclr, regmean
 from adreg.merge.operands import Operand
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import Sampling
-from adreg.merge.statistics import Grams, LayerSums
+from adreg.merge.statistics import Grams, LayerCores, LayerSums
 
 Deltas = dict[str, Tensor]
 AllDeltas = Mapping[str, Mapping[str, Delta]]
@@ -48,12 +49,11 @@ def attract(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> De
     The pipeline has the concepts' tokens and no adapter attached; it is left that way. Raises
     ArtifactError naming a module whose statistics cannot be solved.
     """
-    sampling, ridge = plan.recipe.sampling, plan.recipe.ridge
+    sampling = plan.recipe.sampling
     assert sampling is not None
-    assert ridge is not None
     deltas: Deltas = {}
     for stage, modules in by_stage(plan.modules).items():
-        sums = LayerSums(modules)
+        sums = _statistics(plan, modules, adapted)
         # The text encoder's deltas are all there is before the cross-attention stage; the UNet's
         # inputs are each adapter's own, so nothing merged may act there.
         with applied(pipe, deltas if stage == CROSS_ATTENTION else {}):
@@ -63,15 +63,30 @@ def attract(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> De
                 _RECORD[stage](pipe, operand, mine, sampling, grams)
                 sums.add(grams, mine, operand.weight)
         for module in modules:
-            deltas[module] = _solve(module, sums, ridge)
+            deltas[module] = _solved(module, sums)
         progress(stage, len(plan.operands), len(plan.operands))
     return deltas
 
 
-def _solve(module: str, sums: LayerSums, ridge: float) -> Tensor:
-    gram, target = sums.pop(module)
+def _statistics(plan: Plan, modules: Sequence[str], adapted: AllDeltas) -> LayerSums | LayerCores:
+    """What the method keeps of the layer inputs, and solves."""
+    ridge, settings = plan.recipe.ridge or 0.0, plan.recipe.settings
+    match plan.recipe.method:
+        case "ssr":
+            return LayerCores(modules, [adapted[o.digest] for o in plan.operands], ridge)
+        case "gradient-fusion":
+            steps = int(settings["steps"])
+            return LayerSums(modules, partial(gradient_fusion.merged_delta, steps=steps))
+        case "regmean":
+            shaped = partial(regmean.shrunk, alpha=settings["alpha"])
+            return LayerSums(modules, partial(loraclr.merged_delta, ridge=0.0), shaped)
+        case _:
+            return LayerSums(modules, partial(loraclr.merged_delta, ridge=ridge))
+
+
+def _solved(module: str, sums: LayerSums | LayerCores) -> Tensor:
     try:
-        return merged_delta(gram, target, ridge).cpu()
+        return sums.solve(module).cpu()
     except ArtifactError as error:
         raise ArtifactError(f"{module}: {error.message}", remedy=error.remedy) from error
 

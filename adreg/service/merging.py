@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adreg.bases.find import reference
@@ -25,6 +25,7 @@ def make_recipe(
     method: str,
     base_ref: str | None = None,
     refine_steps: int | None = None,
+    settings: Mapping[str, float] | None = None,
 ) -> tuple[MergeRecipe, Base]:
     """The recipe for adapters named "rex" or "rex:0.8", on the base the first was trained on.
 
@@ -39,7 +40,8 @@ def make_recipe(
         AdapterRef(adapter.name or adapter.digest[:12], adapter.digest, weight, adapter.concepts)
         for adapter, weight in chosen
     ]
-    return new_recipe(base, references, method, refine_steps=refine_steps), base
+    recipe = new_recipe(base, references, method, refine_steps=refine_steps, settings=settings)
+    return recipe, base
 
 
 def plan(ws: Workspace, recipe: MergeRecipe, base: Base) -> Plan:

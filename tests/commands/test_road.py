@@ -181,6 +181,15 @@ def test_loraclr_is_the_default_and_prints_its_plan(cli: Cli, rex: Json, tom: Js
     assert made["report"]["verified"]["modules"] == made["report"]["modules"]
 
 
+def test_a_setting_of_a_method_is_in_plan_and_recipe(cli: Cli, rex: Json, tom: Json) -> None:
+    asked = ("merge", "rex", "tom", "--method", "ties", "--set", "density=0.5", "--name", "cut")
+    assert cli.json(*asked, "--dry-run")["settings"] == {"density": 0.5}
+    assert "ties density=0.5: rex" in cli.ok(*asked, "--dry-run").out
+    assert cli.json(*asked)["recipe"]["settings"] == {"density": 0.5}
+    told = {method["name"]: method["settings"] for method in cli.json("merge", "--list-methods")}
+    assert told["dare"] == {"drop": 0.5, "seed": 0}
+
+
 def test_publishing_once_and_again(cli: Cli, pair: Json, hub: HubServer, tmp_path: Path) -> None:
     planned = cli.json("publish", "pair", "--repo", "me/pair", "--dry-run")
     assert set(planned) == documented("publication plan")
@@ -278,6 +287,8 @@ def refusals() -> list[Any]:
         (2, "merge rex:0 tom --name zero", "rex"),
         (2, "merge rex tom --method average --name n", "average"),
         (3, "merge rex pair --name n", "pair"),
+        (2, "merge rex tom --method ties --set drop=0.5 --name n", "density"),
+        (2, "merge rex tom --method ties --set density --name n", "--set density"),
         (4, "merge rex tom --name tom", "'tom'"),
         (5, "merge rex alien --method concat --name n", "alien"),
         (3, "publish rax --repo me/x", "'rex'"),

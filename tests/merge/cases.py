@@ -13,6 +13,7 @@ from adreg.formats.digest import adapter_digest
 from adreg.formats.factors import Factors
 from adreg.formats.read import AdapterWeights
 from adreg.formats.write import write_adapter
+from adreg.merge.methods.table import METHODS
 from adreg.merge.operands import Operand
 from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe, Sampling
 
@@ -83,10 +84,15 @@ def recipe_for(
     base: Base, cases: Sequence[Case], method: str = "loraclr", ridge: float = 1e-6
 ) -> MergeRecipe:
     """A recipe that records as little as it can."""
-    refs = tuple(case.ref for case in cases)
-    if method == "concat":
-        return MergeRecipe(method, BaseRef(base.name, base.digest), refs)
-    return MergeRecipe(method, BaseRef(base.name, base.digest), refs, ridge, QUICK)
+    about = METHODS[method]
+    return MergeRecipe(
+        method,
+        BaseRef(base.name, base.digest),
+        tuple(case.ref for case in cases),
+        ridge if about.ridge else None,
+        QUICK if about.needs_statistics else None,
+        settings=dict(about.settings),
+    )
 
 
 def operand(name: str, *triggers: str, **facts: object) -> Operand:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,14 +28,13 @@ def factors(seed: int, rank: int = 2) -> Factors:
 
 def solve(parts: list[tuple[Factors | None, Tensor, float]], ridge: float = NEARLY_NONE) -> Tensor:
     """The merged delta of adapters given as (factors, inputs (tokens x in), weight)."""
-    sums = LayerSums([MODULE])
+    sums = LayerSums([MODULE], partial(merged_delta, ridge=ridge))
     for delta, x, weight in parts:
         grams = Grams([MODULE])
         for chunk in x.split(5):
             grams.consume(MODULE, chunk)
         sums.add(grams, {MODULE: delta} if delta is not None else {}, weight)
-    gram, target = sums.pop(MODULE)
-    return merged_delta(gram, target, ridge)
+    return sums.solve(MODULE)
 
 
 def test_equals_least_squares_on_the_stacked_samples() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from adreg.domain import Base, Concept
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.factors import Factors
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET
+from adreg.merge.methods.loraclr import merged_delta
 from adreg.merge.plan import plan_merge, statistics_bytes
 from adreg.merge.recipe import BaseRef
 from adreg.merge.statistics import Grams, LayerSums
@@ -42,7 +44,7 @@ def test_steps_come_in_the_papers_order(base: Base, cases: list[Case]) -> None:
 
 def test_statistics_take_the_bytes_that_were_planned(base: Base) -> None:
     modules = attention_modules(base.modules)
-    grams, sums = Grams(modules), LayerSums(modules)
+    grams, sums = Grams(modules), LayerSums(modules, partial(merged_delta, ridge=0.1))
     for module in grams.watched:
         grams.consume(module, torch.ones(2, base.modules[module][1]))
     own = sum(gram.numel() * gram.element_size() for gram in grams.sums.values())

@@ -10,6 +10,7 @@ import pytest
 
 from adreg.domain import Base, Concept
 from adreg.errors import UsageError
+from adreg.merge.methods.table import METHODS
 from adreg.merge.recipe import (
     AdapterRef,
     BaseRef,
@@ -126,7 +127,7 @@ def test_concat_takes_no_statistics() -> None:
 def test_an_unknown_method_names_the_known() -> None:
     with pytest.raises(UsageError, match="loraclrr") as caught:
         new_recipe(some_base("sd1"), [REX], "loraclrr")
-    assert caught.value.remedy == "one of loraclr, concat"
+    assert caught.value.remedy == f"one of {', '.join(METHODS)}"
 
 
 @pytest.mark.parametrize(
@@ -145,3 +146,36 @@ def test_broken_json_is_a_usage_error_that_names_the_field(
 ) -> None:
     with pytest.raises(UsageError, match=field):
         from_json(loraclr().to_json() | broken)
+
+
+def test_a_methods_settings_are_stated_in_full() -> None:
+    recipe = new_recipe(some_base("sd1"), [REX, TOM], "dare", settings={"drop": 0.25})
+    assert recipe.settings == {"drop": 0.25, "seed": 0}
+    assert from_json(recipe.to_json()) == recipe
+    assert recipe.digest() != new_recipe(some_base("sd1"), [REX, TOM], "dare").digest()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("ties", {"drop": 0.5}, "no setting 'drop'"),
+        ("concat", {"density": 0.5}, "no setting 'density'"),
+        ("ties", {"density": 0.0}, "density must be a number from"),
+        ("ties", {"density": float("nan")}, "density"),
+        ("svd", {"rank": 1.5}, "rank must be a whole number"),
+        ("svd", {"rank": 0}, "rank"),
+        ("dare", {"drop": 1.0}, "drop"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_named(
+    method: str, settings: dict[str, float], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        new_recipe(some_base("sd1"), [REX, TOM], method, settings=settings)
+
+
+def test_only_loraclr_is_refined_unasked() -> None:
+    pocket = some_base("pocket")
+    assert new_recipe(pocket, [REX, TOM]).refine is not None
+    assert new_recipe(pocket, [REX, TOM], "regmean").refine is None
+    assert new_recipe(pocket, [REX, TOM], "regmean", refine_steps=3).refine is not None

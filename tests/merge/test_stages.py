@@ -138,3 +138,20 @@ def test_the_pipeline_is_given_back_as_it_was(
     attract(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
     for module, weight in before.items():
         assert torch.equal(weight_matrix(get_module(pipe, module)), weight), module
+
+
+@pytest.mark.parametrize(
+    ("method", "share"), [("regmean", 1e-3), ("ssr", 1e-3), ("gradient-fusion", 0.05)]
+)
+def test_one_adapter_alone_comes_back_on_its_inputs(
+    base: Base, pipe: Any, cases: list[Case], method: str, share: float
+) -> None:
+    one = cases[0]
+    plan = plan_merge(base, [one.named], recipe_for(base, [one], method, ridge=1e-9))
+    deltas = attract(pipe, plan, {one.ref.digest: one.weights.factors}, silent)
+    text = {m: d for m, d in deltas.items() if stage_of(m) == TEXT_ENCODER}
+    for stage in (TEXT_ENCODER, CROSS_ATTENTION, UNET):
+        modules = [module for module in deltas if stage_of(module) == stage]
+        for module, x in recorded_inputs(pipe, one, stage, modules, text).items():
+            wanted = x @ delta_of(base, one, module).T
+            assert (x @ deltas[module].T - wanted).norm() < share * wanted.norm(), module

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from adreg.formats.factors import Factors
+from adreg.merge.methods.loraclr import merged_delta
 from adreg.merge.statistics import Grams, LayerSums
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
@@ -42,7 +45,7 @@ def test_wide_inputs_are_summed_in_single_precision() -> None:
 
 def test_sums_hold_what_the_formula_says() -> None:
     parts = [(Factors(random(5, 2), random(2, 8)), random(20 + i, 8), 1.0 + i) for i in range(2)]
-    sums = LayerSums(QKV)
+    sums = LayerSums(QKV, partial(merged_delta, ridge=0.1))
     for delta, x, weight in parts:
         grams = Grams(QKV)
         grams.consume(grams.watched[0], x)
@@ -58,7 +61,7 @@ def test_sums_hold_what_the_formula_says() -> None:
 
 
 def test_memory_does_not_grow_with_adapters_and_is_given_back() -> None:
-    sums = LayerSums(QKV)
+    sums = LayerSums(QKV, partial(merged_delta, ridge=0.1))
     sizes = []
     for seed in range(4):
         grams = Grams(QKV)

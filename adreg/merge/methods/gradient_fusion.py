@@ -1,0 +1,38 @@
+"""Mix-of-Show's gradient fusion, arXiv:2305.18292: least squares on the layer inputs by L-BFGS.
+
+    min_W sum_i || (W0 + dW_i) X_i - W X_i ||^2
+
+from W = W0 on. loraclr's attracting part is the same sum; this stops where L-BFGS does, and has no
+ridge.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adreg.errors import ArtifactError
+
+
+@torch.enable_grad()
+def merged_delta(gram: Tensor, target: Tensor, steps: int = 50) -> Tensor:
+    """The dW (out x in, fp32) after `steps` iterations of L-BFGS from 0.
+
+    `gram` (in x in) is sum_i w_i G_ii and `target` (out x in) sum_i w_i dW_i G_ii, in fp64 or
+    fp32. The loss needs no more: tr(dW S dW^T) - 2 tr(R dW^T) and a constant.
+    """
+    scale = float(gram.diagonal().sum(dtype=torch.float64)) / gram.shape[0]
+    if not (scale > 0 and bool(torch.isfinite(target).all())):
+        raise ArtifactError("layer inputs are all zero or not finite")
+    normal, wanted = gram.double() / scale, target.double() / scale
+    delta = torch.zeros_like(wanted, requires_grad=True)
+    optimizer = torch.optim.LBFGS([delta], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value: Tensor = ((delta @ normal - 2 * wanted) * delta).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return delta.detach().float()
