@@ -21,7 +21,7 @@ from adreg.merge.free import combine
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import MergeRecipe
 from adreg.merge.refine import record, refine
-from adreg.merge.stages import add_deltas, attract
+from adreg.merge.stages import add_deltas, solve_stages
 from adreg.merge.verify import verify_checkpoint
 from adreg.merge.writer import write_checkpoint
 
@@ -84,7 +84,7 @@ def _execute(
         if plan.recipe.sampling is None:
             deltas = combine(plan, adapted, progress)
         else:
-            deltas = attract(pipe, plan, adapted, progress)
+            deltas = solve_stages(pipe, plan, adapted, progress)
     if plan.recipe.refine is not None:
         with _timed(seconds, "refine"):
             bank = record(pipe, plan, adapted, progress)

@@ -43,7 +43,7 @@ AllDeltas = Mapping[str, Mapping[str, Delta]]
 
 
 @torch.no_grad()
-def attract(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
+def solve_stages(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
     """The merged delta (out x in, fp32, CPU) of every module of the plan.
 
     The pipeline has the concepts' tokens and no adapter attached; it is left that way. Raises

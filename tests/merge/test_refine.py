@@ -20,7 +20,7 @@ from adreg.merge.execute import merge
 from adreg.merge.plan import Plan, plan_merge
 from adreg.merge.recipe import Refinement
 from adreg.merge.refine import record, refine
-from adreg.merge.stages import alone, applied, attract
+from adreg.merge.stages import alone, applied, solve_stages
 from tests.merge.cases import Case, adapter, recipe_for
 
 HOW = Refinement(
@@ -119,7 +119,7 @@ def test_pictures_of_the_model_itself_are_noised(pipe: Any, plan: Plan, cases: l
 def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
     pipe: Any, plan: Plan, cases: list[Case]
 ) -> None:
-    solved = attract(pipe, plan, adapted(cases), silent)
+    solved = solve_stages(pipe, plan, adapted(cases), silent)
     before = weights_of(pipe)
     bank = record(pipe, plan, adapted(cases), silent)
     refined = refine(pipe, solved, bank, replace(HOW, steps=40), silent)
@@ -134,7 +134,7 @@ def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
 
 def test_the_first_step_is_adams(pipe: Any, plan: Plan, cases: list[Case]) -> None:
     """A first step of Adam moves each weight by the rate, against its gradient's sign."""
-    solved = attract(pipe, plan, adapted(cases), silent)
+    solved = solve_stages(pipe, plan, adapted(cases), silent)
     bank = record(pipe, plan, adapted(cases), silent)
     how = replace(HOW, steps=1, batch=len(bank.noisy))  # one draw from each part: all of it
     refined = refine(pipe, solved, bank, how, silent)

@@ -15,7 +15,7 @@ from adreg.diffusion.tokens import add_tokens, token_ids
 from adreg.domain import Base, silent
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, stage_of
 from adreg.merge.plan import Plan, plan_merge
-from adreg.merge.stages import applied, attract
+from adreg.merge.stages import applied, solve_stages
 from tests.merge.cases import QUICK, Case, adapter, recipe_for
 
 RIDGE = 1e-3
@@ -80,7 +80,7 @@ def fused(pipe: Any, case: Case) -> Any:
 def test_every_stage_equals_least_squares_on_its_own_samples(
     base: Base, pipe: Any, plan: Plan, cases: list[Case]
 ) -> None:
-    deltas = attract(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
+    deltas = solve_stages(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
     assert list(deltas) == sorted(
         deltas, key=lambda m: [TEXT_ENCODER, CROSS_ATTENTION, UNET].index(stage_of(m))
     )
@@ -135,7 +135,7 @@ def test_the_pipeline_is_given_back_as_it_was(
     base: Base, pipe: Any, plan: Plan, cases: list[Case]
 ) -> None:
     before = {m: weight_matrix(get_module(pipe, m)).clone() for m in base.modules}
-    attract(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
+    solve_stages(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
     for module, weight in before.items():
         assert torch.equal(weight_matrix(get_module(pipe, module)), weight), module
 
@@ -148,7 +148,7 @@ def test_one_adapter_alone_comes_back_on_its_inputs(
 ) -> None:
     one = cases[0]
     plan = plan_merge(base, [one.named], recipe_for(base, [one], method, ridge=1e-9))
-    deltas = attract(pipe, plan, {one.ref.digest: one.weights.factors}, silent)
+    deltas = solve_stages(pipe, plan, {one.ref.digest: one.weights.factors}, silent)
     text = {m: d for m, d in deltas.items() if stage_of(m) == TEXT_ENCODER}
     for stage in (TEXT_ENCODER, CROSS_ATTENTION, UNET):
         modules = [module for module in deltas if stage_of(module) == stage]

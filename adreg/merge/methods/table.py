@@ -1,7 +1,7 @@
 """The merge methods there are. Torch-free: `adreg merge --list-methods` prints it as it is.
 
 A new method is a row here, a pure function in a file of its own beside this one, and its name in
-`adreg.merge.execute`.
+`adreg.merge.free` or, where it looks at layer inputs, in `adreg.merge.stages`.
 """
 
 from __future__ import annotations
