@@ -90,13 +90,13 @@ def _setting(given: str) -> tuple[str, float]:
 
 
 def _list_methods(as_json: bool) -> None:
-    from adreg.merge.methods.table import METHODS
+    from adreg.merge.methods.table import METHODS, spelled
 
     rows = [asdict(method) for method in METHODS.values()]
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        row["settings"] = " ".join(f"{name}={value:g}" for name, value in row["settings"].items())
+        row["settings"] = spelled(row["settings"])
     columns = ["name", "line", "paper", "weights", "settings"]
     print_table("merge methods", columns, [[row[c] for c in columns] for row in rows])

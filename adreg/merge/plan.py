@@ -18,7 +18,7 @@ from adreg.formats.digest import adapter_digest
 from adreg.formats.header import read_header
 from adreg.formats.spelling import has_several_encoders
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, by_stage, element_bytes, input_of
-from adreg.merge.methods.table import METHODS
+from adreg.merge.methods.table import METHODS, spelled
 from adreg.merge.operands import (
     Operand,
     keep_latest_of_lines,
@@ -78,9 +78,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan to be read by a person."""
         names = ", ".join(f"{operand.name} x {operand.weight:g}" for operand in self.operands)
-        method = " ".join(
-            [self.recipe.method, *(f"{k}={v:g}" for k, v in self.recipe.settings.items())]
-        )
+        method = f"{self.recipe.method} {spelled(self.recipe.settings)}".rstrip()
         return [
             f"{method}: {names} into {self.recipe.base.name}",
             f"  {'operation':<22}{'layers':>7}{'statistics':>12}",

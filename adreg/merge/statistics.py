@@ -112,7 +112,8 @@ class LayerCores:
         """Count one adapter in; its `grams` are emptied."""
         for module, down in self._down.items():
             gram = grams.sums[input_of(module)]
-            core = down.to(gram) @ gram @ down.to(gram).T
+            rows = down.to(gram)
+            core = rows @ gram @ rows.T
             if module in deltas:
                 own = _low_rank(module, deltas[module])
                 self._factors[module].append(Factors(own.up * weight, own.down))

@@ -37,7 +37,7 @@ def ordinary_asks(
     Without a class word all are of other things. Every class has as many as the others, so there
     may be more than `prompts` where that is no multiple of the classes.
     """
-    classes = _classes(concepts)
+    classes = one_of_each_class(concepts)
     of_class = {
         _class_prompt(concept, opening, scene): concept.class_word
         for opening, scene, concept in product(_OPENINGS, _SCENES, classes)
@@ -72,7 +72,7 @@ def repeated_asks(
     concepts: Sequence[Concept], samples: int, first_seed: int, method: str | None
 ) -> list[Ask]:
     """One prompt of each class, then one of each concept, every one with `samples` seeds."""
-    plain = {plain_prompt(concept): concept.class_word for concept in _classes(concepts)}
+    plain = {plain_prompt(concept): concept.class_word for concept in one_of_each_class(concepts)}
     asks = [Ask(text, 0, "class", text, word=word) for text, word in plain.items()]
     asks += [_concept_ask(concept, "", method) for concept in concepts if concept.trigger]
     return _with_seeds(asks, samples, first_seed)
@@ -103,18 +103,18 @@ def plain_prompt(concept: Concept, scene: str = "") -> str:
     return _class_prompt(concept, _OPENINGS[0], scene) if concept.class_word else f"a photo{scene}"
 
 
-def _concept_ask(concept: Concept, scene: str, method: str | None) -> Ask:
-    prompt, text = concept_prompt(concept, scene, method), plain_prompt(concept, scene)
-    return Ask(prompt, 0, "concept", text, concept.trigger, concept.class_word)
-
-
-def _classes(concepts: Sequence[Concept]) -> list[Concept]:
+def one_of_each_class(concepts: Sequence[Concept]) -> list[Concept]:
     """The first concept of each class."""
     found: dict[str, Concept] = {}
     for concept in concepts:
         if concept.class_word:
             found.setdefault(concept.class_word, concept)
     return list(found.values())
+
+
+def _concept_ask(concept: Concept, scene: str, method: str | None) -> Ask:
+    prompt, text = concept_prompt(concept, scene, method), plain_prompt(concept, scene)
+    return Ask(prompt, 0, "concept", text, concept.trigger, concept.class_word)
 
 
 def _class_prompt(concept: Concept, opening: str, scene: str) -> str:

@@ -48,8 +48,6 @@ class PriorBatches:
 
 def _of_classes(images: Sequence[Image.Image], prompts: Sequence[str], each: int) -> list[Photo]:
     """What a class is to class images is what a concept is to photos: whose they are."""
-    numbers = [number // each for number in range(len(images))]
     return [
-        Photo(image, (prompts[number],), concept=number)
-        for image, number in zip(images, numbers, strict=True)
+        Photo(image, (prompts[at // each],), concept=at // each) for at, image in enumerate(images)
     ]

@@ -48,7 +48,7 @@ def test_linear_refuses_weights_that_cancel() -> None:
 
 def test_orthogonal_is_a_share_of_the_sum() -> None:
     parts: list[tuple[Delta, float]] = [(factors(0), 1.0), (factors(1), 0.5)]
-    assert torch.allclose(orthogonal.merged_delta(parts), 0.6 * total(parts), atol=1e-6)
+    assert torch.allclose(orthogonal.merged_delta(parts, 0.6), 0.6 * total(parts), atol=1e-6)
 
 
 def test_orthogonal_keeps_each_on_disjoint_columns() -> None:
@@ -127,6 +127,6 @@ def test_dare_without_dropping_is_the_sum_and_a_seed_repeats_it() -> None:
     parts: list[tuple[Delta, float]] = [(factors(0), 1.0), (factors(1), 0.5)]
     seeded = torch.Generator().manual_seed(1)
     assert torch.allclose(dare.merged_delta(parts, seeded, 0.0), total(parts), atol=1e-6)
-    first = dare.merged_delta(parts, torch.Generator().manual_seed(2))
-    assert torch.equal(first, dare.merged_delta(parts, torch.Generator().manual_seed(2)))
-    assert not torch.equal(first, dare.merged_delta(parts, torch.Generator().manual_seed(3)))
+    first = dare.merged_delta(parts, torch.Generator().manual_seed(2), 0.5)
+    assert torch.equal(first, dare.merged_delta(parts, torch.Generator().manual_seed(2), 0.5))
+    assert not torch.equal(first, dare.merged_delta(parts, torch.Generator().manual_seed(3), 0.5))

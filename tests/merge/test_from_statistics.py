@@ -40,7 +40,7 @@ def test_regmean_shrinks_all_but_the_diagonal() -> None:
 def test_regmean_is_the_papers_equation_on_whole_weights() -> None:
     """W = (sum_i W_i G~_i)(sum_i G~_i)^-1, with a weight's own W0 added to each delta."""
     base = draw(OUT, IN, seed=7).double()
-    grams = [regmean.shrunk((inputs(i) @ inputs(i).T).double()) for i in range(3)]
+    grams = [regmean.shrunk((inputs(i) @ inputs(i).T).double(), 0.9) for i in range(3)]
     wholes = [base + factors(i).delta().double() for i in range(3)]
     above = torch.stack([w @ g for w, g in zip(wholes, grams, strict=True)]).sum(dim=0)
     whole = above @ torch.linalg.inv(torch.stack(grams).sum(dim=0))
@@ -86,6 +86,6 @@ def test_gradient_fusion_ends_where_the_closed_form_is() -> None:
 def test_statistics_that_say_nothing_are_refused() -> None:
     nothing = torch.zeros(IN, IN)
     with pytest.raises(ArtifactError, match="all zero"):
-        gradient_fusion.merged_delta(nothing, torch.zeros(OUT, IN))
+        gradient_fusion.merged_delta(nothing, torch.zeros(OUT, IN), 50)
     with pytest.raises(ArtifactError, match="all zero"):
         ssr.merged_delta([factors(0)], [torch.zeros(2, 2)], 0.1)

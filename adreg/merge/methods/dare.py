@@ -11,7 +11,7 @@ from adreg.formats.factors import Delta
 
 
 def merged_delta(
-    parts: Sequence[tuple[Delta, float]], generator: torch.Generator, drop: float = 0.5
+    parts: Sequence[tuple[Delta, float]], generator: torch.Generator, drop: float
 ) -> Tensor:
     """sum_i w_i m_i D_i / (1 - drop) of one module (out x in, fp32), m_i Bernoulli(1 - drop).
 

@@ -11,19 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adreg.errors import ArtifactError
+from adreg.merge.methods.scale import mean_eigenvalue
 
 
 @torch.enable_grad()
-def merged_delta(gram: Tensor, target: Tensor, steps: int = 50) -> Tensor:
+def merged_delta(gram: Tensor, target: Tensor, steps: int) -> Tensor:
     """The dW (out x in, fp32) after `steps` iterations of L-BFGS from 0.
 
     `gram` (in x in) is sum_i w_i G_ii and `target` (out x in) sum_i w_i dW_i G_ii, in fp64 or
-    fp32. The loss needs no more: tr(dW S dW^T) - 2 tr(R dW^T) and a constant.
+    fp32. The loss needs no more: tr(dW S dW^T) - 2 tr(R dW^T) and a constant. Raises ArtifactError
+    where the statistics are not finite or say nothing.
     """
-    scale = float(gram.diagonal().sum(dtype=torch.float64)) / gram.shape[0]
-    if not (scale > 0 and bool(torch.isfinite(target).all())):
-        raise ArtifactError("layer inputs are all zero or not finite")
+    scale = mean_eigenvalue(gram, target)
     normal, wanted = gram.double() / scale, target.double() / scale
     delta = torch.zeros_like(wanted, requires_grad=True)
     optimizer = torch.optim.LBFGS([delta], max_iter=steps, line_search_fn="strong_wolfe")

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from adreg.errors import ArtifactError
+from adreg.merge.methods.scale import mean_eigenvalue
 
 
 def merged_delta(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
@@ -34,10 +35,7 @@ def merged_delta(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
     fp32 or fp64; `ridge` is relative to gram's mean eigenvalue. Raises ArtifactError where the
     statistics are not finite or say nothing.
     """
-    size = gram.shape[0]
-    scale = float(gram.diagonal().sum(dtype=torch.float64)) / size
-    if not (scale > 0 and bool(torch.isfinite(target).all())):
-        raise ArtifactError("layer inputs are all zero or not finite")
+    scale = mean_eigenvalue(gram, target)
     system = gram.double() / scale
     system.diagonal().add_(ridge)
     factor, failed = torch.linalg.cholesky_ex((system + system.T) / 2)

@@ -14,6 +14,6 @@ from adreg.formats.factors import Delta
 from adreg.merge.methods import concat
 
 
-def merged_delta(parts: Sequence[tuple[Delta, float]], factor: float = 0.6) -> Tensor:
+def merged_delta(parts: Sequence[tuple[Delta, float]], factor: float) -> Tensor:
     """factor * sum_i w_i D_i of one module (out x in, fp32)."""
     return concat.merged_delta([(delta, factor * weight) for delta, weight in parts])

@@ -11,6 +11,6 @@ import torch
 from torch import Tensor
 
 
-def shrunk(gram: Tensor, alpha: float = 0.9) -> Tensor:
+def shrunk(gram: Tensor, alpha: float) -> Tensor:
     """alpha G + (1 - alpha) diag(G), the paper's."""
     return alpha * gram + (1 - alpha) * torch.diag(gram.diagonal())

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors, concatenate
+from adreg.merge.methods.scale import mean_eigenvalue
 
 
 def merged_delta(
@@ -34,9 +34,7 @@ def merged_delta(
         ends.append(ends[-1] + own.rank)
     rows = torch.cat([core[ends[k] : ends[k + 1]] for k, core in enumerate(cores)]).double()
     total = torch.stack([*cores, *([] if others is None else [others])]).double().sum(dim=0)
-    scale = float(total.diagonal().mean())
-    if not (scale > 0 and bool(torch.isfinite(total).all())):
-        raise ArtifactError("layer inputs are all zero or not finite")
+    scale = mean_eigenvalue(total, total)
     system = total / scale
     system.diagonal().add_(ridge)
     mixing: Tensor = torch.linalg.solve(system, rows / scale, left=False)

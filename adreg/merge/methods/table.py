@@ -30,6 +30,11 @@ class Method:
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
+def spelled(settings: Mapping[str, float]) -> str:
+    """As --set takes them: "drop=0.5 seed=0"."""
+    return " ".join(f"{name}={value:g}" for name, value in settings.items())
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

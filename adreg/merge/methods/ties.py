@@ -10,7 +10,7 @@ from torch import Tensor
 from adreg.formats.factors import Delta
 
 
-def merged_delta(parts: Sequence[tuple[Delta, float]], density: float = 0.2) -> Tensor:
+def merged_delta(parts: Sequence[tuple[Delta, float]], density: float) -> Tensor:
     """The merged delta of one module (out x in, fp32).
 
     Of each w_i D_i the share `density` of largest entries is kept (the paper's 20 %); per entry

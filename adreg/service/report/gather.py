@@ -9,7 +9,7 @@ from pathlib import Path
 from adreg.bases.find import reference
 from adreg.domain import Adapter, Base, Concept, Json
 from adreg.registry import jobs, scores
-from adreg.score.prompts import called, concept_prompt, plain_prompt
+from adreg.score.prompts import called, concept_prompt, one_of_each_class, plain_prompt
 from adreg.service.generating import base_ref_of
 from adreg.service.lines import kept, line_of
 from adreg.service.other_kinds import told_apart
@@ -100,11 +100,10 @@ def _pictures(
     """A row a concept, two a class (base and adapter), and one with two concepts at a time."""
     base = ws.base(base_ref_of(ws, [adapter]))
     known = [concept for concept in adapter.concepts if concept.trigger]
-    classes = {concept.class_word: concept for concept in known[::-1] if concept.class_word}
     own = {c.trigger: [concept_prompt(c, place, adapter.method) for place in PLACES] for c in known}
     plain = {
-        word: [plain_prompt(concept, place) for place in PLACES]
-        for word, concept in reversed(classes.items())
+        concept.class_word: [plain_prompt(concept, place) for place in PLACES]
+        for concept in one_of_each_class(known)
     }
     pairs = pair_prompts(known, adapter.method)
     of_class = [prompt for row in plain.values() for prompt in row]
