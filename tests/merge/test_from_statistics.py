@@ -8,7 +8,14 @@ from torch import Tensor
 
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors
-from adreg.merge.methods import gradient_fusion, loraclr, regmean, ssr
+from adreg.merge.methods import (
+    custom_diffusion,
+    gradient_fusion,
+    loraclr,
+    loraclr_paper,
+    regmean,
+    ssr,
+)
 
 OUT, IN, TOKENS = 6, 8, 30
 
@@ -83,9 +90,56 @@ def test_gradient_fusion_ends_where_the_closed_form_is() -> None:
     assert not torch.allclose(few, fused, atol=1e-2)
 
 
+def test_custom_diffusion_keeps_the_words_and_is_least_on_ordinary_captions() -> None:
+    words, changes = draw(3, IN, seed=1), draw(3, OUT, seed=2)
+    captions = draw(200, IN, seed=3)
+    ordinary = captions.T @ captions
+    merged = custom_diffusion.merged_delta(words, changes, ordinary)
+    assert torch.allclose(words @ merged.T, changes, atol=1e-3)
+    # Any other change that keeps the words moves ordinary captions more.
+    free = torch.linalg.svd(words).Vh[3:]
+    for seed in range(5):
+        other = merged + 0.1 * draw(OUT, len(free), seed=40 + seed) @ free
+        assert (captions @ other.T).norm() > (captions @ merged.T).norm()
+
+
+def test_custom_diffusion_is_the_papers_equation() -> None:
+    words, base = draw(2, IN, seed=1).double(), draw(OUT, IN, seed=4).double()
+    changes = draw(2, OUT, seed=2).double()
+    captions = draw(100, IN, seed=3).double()
+    values = words @ base.T + changes
+    direction = words @ torch.linalg.inv(captions.T @ captions)
+    v = (values.T - base @ words.T) @ torch.linalg.inv(direction @ words.T)
+    merged = custom_diffusion.merged_delta(words, changes, captions.T @ captions)
+    assert torch.allclose(merged.double(), v @ direction, atol=1e-4)
+
+
+def test_the_published_objective_by_hand() -> None:
+    base, offset = torch.zeros(1, 1), torch.tensor([[3.0]])
+    x, y = [torch.ones(1, 1), torch.ones(1, 1)], [torch.tensor([[1.0]]), torch.tensor([[3.25]])]
+    # d_p: 2 and .25; d_n: |1 - 3| = 2 and |3.25 - 3| = .25, within the margin of .5 by .25.
+    loss = loraclr_paper.objective(base + offset, offset, x, y, margin=0.5, decay=0.1)
+    assert float(loss) == pytest.approx((4.0 + 0.0625 + 0.0625) / 2 + 0.3)
+
+
+def test_the_published_optimiser_moves_a_weight_by_no_more_than_its_steps() -> None:
+    """50 steps of 1e-4: what makes the released code leave the problem unsolved."""
+    base = draw(OUT, IN, seed=9)
+    x = [inputs(0), inputs(1)]
+    y = [(base + factors(i).delta()) @ x[i] for i in range(2)]
+    found = loraclr_paper.merged_delta(base, x, y)
+    start = loraclr_paper.objective(base, torch.zeros_like(base), x, y)
+    assert loraclr_paper.objective(base + found, found, x, y) < start
+    assert float(found.abs().max()) < 50 * 1e-4 * 1.2
+    solved = loraclr.merged_delta(*sums(2), 1e-12)
+    assert loraclr_paper.objective(base + solved, solved, x, y) < 0.9 * start
+
+
 def test_statistics_that_say_nothing_are_refused() -> None:
     nothing = torch.zeros(IN, IN)
     with pytest.raises(ArtifactError, match="all zero"):
         gradient_fusion.merged_delta(nothing, torch.zeros(OUT, IN), 50)
+    with pytest.raises(ArtifactError, match="all zero"):
+        custom_diffusion.merged_delta(draw(1, IN, seed=0), draw(1, OUT, seed=0), nothing)
     with pytest.raises(ArtifactError, match="all zero"):
         ssr.merged_delta([factors(0)], [torch.zeros(2, 2)], 0.1)
