@@ -78,7 +78,7 @@ def family_and_prediction(path: Path) -> tuple[str, str]:
 
 def reference(base: Base) -> str:
     """What finds the base again: "pocket" wherever adreg is installed, else its folder."""
-    return POCKET if base.name == POCKET else str(base.path)
+    return POCKET if base.path == BASE_DIR.resolve() else str(base.path)
 
 
 def component_names(path: Path) -> tuple[str, ...]:

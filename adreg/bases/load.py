@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from adreg.errors import ArtifactError, ExternalError, UsageError
@@ -48,24 +51,32 @@ def load_pipeline(
 
     Raises ArtifactError where diffusers cannot read the folder.
     """
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        pipe = _read(path, dtype)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ArtifactError(
-            f"{path}: diffusers cannot read this folder: {error}",
-            remedy="give a folder that StableDiffusionPipeline.save_pretrained wrote",
-        ) from error
+    with reading(path):
+        pipe = read_pipeline(path, dtype)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
+        if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
     return pipe.to(device)
 
 
-def _read(path: Path, dtype: torch.dtype) -> Any:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Silence around what diffusers reads; ArtifactError naming the folder where it cannot."""
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: diffusers cannot read this folder: {error}",
+            remedy="give a folder that StableDiffusionPipeline.save_pretrained wrote",
+        ) from error
+
+
+def read_pipeline(path: Path, dtype: torch.dtype, **parts: nn.Module) -> Any:
+    """What diffusers makes of a folder; models given as `parts` are not read."""
     if (path / "text_encoder_2").is_dir():
         return StableDiffusionXLPipeline.from_pretrained(
             str(path),
@@ -74,6 +85,7 @@ def _read(path: Path, dtype: torch.dtype) -> Any:
             feature_extractor=None,
             add_watermarker=False,
             local_files_only=True,
+            **parts,
         )
     return StableDiffusionPipeline.from_pretrained(
         str(path),
@@ -82,4 +94,5 @@ def _read(path: Path, dtype: torch.dtype) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
         local_files_only=True,
+        **parts,
     )

@@ -38,6 +38,12 @@ def module_key(component: str, path: str) -> str:
     return f"{_TEXT}{path}" if component == "text_encoder" else f"{component}.{path}"
 
 
+def module_of_weight(component: str, key: str) -> str | None:
+    """The key of the module a component's tensor is the weight of; None of any other tensor."""
+    path = key.removesuffix(".weight")
+    return module_key(component, path) if path != key else None
+
+
 def get_module(pipe: Any, module: str) -> nn.Module:
     """The live layer of a key: a Linear, a 1x1 Conv2d, or peft's wrapper around one.
 

@@ -69,13 +69,19 @@ def add_tokens(pipe: Any, tokens: Mapping[str, Tensor]) -> None:
             )
     # All before the first is added: a tokenizer cannot forget.
     _check_free(pipe, [name for t, rows in tokens.items() for name in token_names(t, len(rows))])
-    fresh = [tokens[trigger] for trigger in sorted(tokens)]
     for trigger in sorted(tokens):
         extend_vocabulary(pipe, trigger, len(tokens[trigger]))
-    if fresh:
-        by_encoder = torch.split(torch.cat(fresh), widths, dim=1)
-        for (tokenizer, encoder), rows in zip(text_parts(pipe), by_encoder, strict=True):
-            _append_rows(tokenizer, encoder, rows)
+    for (tokenizer, encoder), rows in zip(
+        text_parts(pipe), rows_by_encoder(pipe, tokens), strict=True
+    ):
+        _append_rows(tokenizer, encoder, rows)
+
+
+def rows_by_encoder(pipe: Any, tokens: Mapping[str, Tensor]) -> list[Tensor]:
+    """The embeddings `add_tokens` adds, in its order: for each text encoder n rows of its width."""
+    widths = text_widths(pipe)
+    fresh = [tokens[trigger] for trigger in sorted(tokens)]
+    return list(torch.split(torch.cat([torch.empty(0, sum(widths)), *fresh]), widths, dim=1))
 
 
 def _append_rows(tokenizer: Any, encoder: Any, rows: Tensor) -> None:
@@ -127,6 +133,24 @@ def trigger_ids(pipe: Any, trigger: str) -> list[int]:
         found.append(vocabulary[name])
     if not found:
         raise ArtifactError(f"the trigger {trigger} is no token of this vocabulary")
+    return found
+
+
+def named_tokens(pipe: Any, prompts: Sequence[str], phrase: str) -> Tensor:
+    """Which of each prompt's positions (n x 77) hold the phrase; all of them where it does not.
+
+    The same for both text encoders of SDXL: they read one vocabulary.
+    """
+    words = expand_prompt(pipe, phrase)
+    wanted = torch.tensor(pipe.tokenizer(words, add_special_tokens=False).input_ids)
+    ids = token_ids(pipe, prompts)[:, : pipe.tokenizer.model_max_length]
+    found = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, mask in zip(ids, found, strict=True):
+        for start in range(len(row) - len(wanted) + 1 if len(wanted) else 0):
+            if torch.equal(row[start : start + len(wanted)], wanted):
+                mask[start : start + len(wanted)] = True
+        if not mask.any():
+            mask[:] = True
     return found
 
 

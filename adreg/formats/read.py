@@ -12,15 +12,9 @@ from torch import Tensor
 from adreg.domain import Json
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Delta, Dense, Factors
-from adreg.formats.header import Header, read_tensor_bytes
+from adreg.formats.header import Header
 from adreg.formats.probe import Probe, match, probe, token_widths
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
+from adreg.formats.stream import read_tensor
 
 
 @dataclass(frozen=True)
@@ -95,9 +89,7 @@ def _token(header: Header, keys: Sequence[str]) -> Tensor:
 
 def _tensor(header: Header, key: str) -> Tensor:
     """One tensor in fp32, owning its memory."""
-    info = header.tensors[key]
-    flat = torch.frombuffer(bytearray(read_tensor_bytes(header, key)), dtype=_DTYPES[info.dtype])
-    return _finite(header.path, key, flat.reshape(info.shape).float())
+    return _finite(header.path, key, read_tensor(header, key, torch.float32))
 
 
 def _finite(path: Path, key: str, values: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ bytes are written here and not by safetensors.save, whose metadata comes out in 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -26,10 +25,11 @@ from adreg.formats.spelling import (
     kohya_name,
     token_keys,
 )
+from adreg.formats.stream import TensorSpec, header_bytes, in_file_order
 from adreg.store.digest import canonical_json
 from adreg.store.staging import writing
 
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MODELSPEC_VERSION = "1.0.1"
 
 
@@ -96,14 +96,15 @@ def _write(
 ) -> None:
     if not tensors:
         raise ArtifactError(f"will not write {path}: no factors", remedy="train some steps first")
-    raw = {key: _raw(path, key, tensors[key]) for key in sorted(tensors)}
+    specs = {key: TensorSpec(value.dtype, tuple(value.shape)) for key, value in tensors.items()}
+    raw = {key: _raw(path, key, tensors[key]) for key in in_file_order(specs)}
     region = hashlib.sha256()
     for data in raw.values():
         region.update(data)
     facts = _metadata(weights, region.hexdigest())
     facts.update(metadata)
     with writing(path) as file:
-        file.write(_header(tensors, raw, facts))
+        file.write(header_bytes(specs, facts))
         file.writelines(raw.values())
 
 
@@ -115,24 +116,6 @@ def _raw(path: Path, key: str, tensor: Tensor) -> bytes:
         )
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return bytes(flat.view(torch.uint8).numpy())
-
-
-def _header(
-    tensors: Mapping[str, Tensor], raw: Mapping[str, bytes], facts: Mapping[str, str]
-) -> bytes:
-    """Length and JSON; padded with spaces to a multiple of 8, as the library does."""
-    entries: dict[str, object] = {"__metadata__": dict(sorted(facts.items()))}
-    position = 0
-    for key, data in raw.items():
-        entries[key] = {
-            "dtype": _DTYPES[tensors[key].dtype],
-            "shape": list(tensors[key].shape),
-            "data_offsets": [position, position + len(data)],
-        }
-        position += len(data)
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _metadata(weights: AdapterWeights, region: str) -> dict[str, str]:

@@ -139,6 +139,11 @@ def test_pocket_is_pocket_by_its_folder_too() -> None:
     assert reference(pocket) == "pocket"
 
 
+def test_a_base_of_ones_own_may_be_called_pocket(saved: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(saved, tmp_path / "pocket")
+    assert reference(find_base(str(own))) == str(own.resolve())
+
+
 def test_what_is_no_base(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no model_index\.json"):
         find_base(str(tmp_path))
