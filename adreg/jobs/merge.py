@@ -10,12 +10,20 @@ import torch
 
 from adreg.bases.find import find_base
 from adreg.bases.load import load_pipeline
+from adreg.bases.parts import parts_of
 from adreg.diffusion.sample import sample, usual_guidance
-from adreg.domain import Json, Progress
+from adreg.domain import Base, Json, Progress
+from adreg.jobs.made_with import made_with
+from adreg.jobs.peak import peak_memory
 from adreg.merge.execute import merge
 from adreg.merge.recipe import from_json
 
 MODEL = "artefact/model"
+SCRATCH = "layers"
+"""Solved layers: what a merge that is tried again goes on from."""
+QUICK = 50_000_000
+"""Parameters of a UNet that draws in seconds anywhere, as pocket's does: Stable Diffusion's have 17
+times as many."""
 _PREVIEW_SEED = 0
 
 
@@ -23,8 +31,9 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     """Merge into `staging`/artefact/model.
 
     Inputs: base (reference), base_name, adapters [{name, digest, path, weight}], recipe
-    (MergeRecipe.to_json(); it decides, weights included), device. Outputs: checkpoint (folder,
-    relative to staging), report, concepts, previews (one picture of each concept).
+    (MergeRecipe.to_json(); it decides, weights included), device, previews (false: none). Outputs:
+    checkpoint (folder, relative to staging), report (with `made_with`), concepts, previews (one
+    picture of each concept, or none, and then `no_previews` in the report says why).
     """
     base = replace(find_base(inputs["base"]), name=inputs["base_name"])
     files = {adapter["digest"]: Path(adapter["path"]) for adapter in inputs["adapters"]}
@@ -32,13 +41,26 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     adapters = [(ref.name, files[ref.digest]) for ref in recipe.adapters]
     out = staging / MODEL
     shutil.rmtree(out, ignore_errors=True)  # what an attempt that was killed left behind
-    report = merge(base, adapters, recipe, out, inputs["device"], progress)
+    scratch = staging / SCRATCH
+    report = merge(base, adapters, recipe, out, inputs["device"], progress, scratch)
+    report |= peak_memory(inputs["device"])
+    why_not = _no_previews(base, inputs)
+    shown = [] if why_not else report["concepts"]
     return {
         "checkpoint": MODEL,
-        "report": report,
+        "report": {**report, "no_previews": why_not, "made_with": made_with(inputs["device"])},
         "concepts": report["concepts"],
-        "previews": _previews(staging, report["concepts"], inputs["device"], progress),
+        "previews": _previews(staging, shown, inputs["device"], progress) if shown else [],
     }
+
+
+def _no_previews(base: Base, inputs: Json) -> str | None:
+    if not inputs.get("previews", True):
+        return "none were asked for"
+    quick = parts_of(base.path)["unet"].parameters <= QUICK
+    if quick or torch.device(inputs["device"]).type == "cuda":
+        return None
+    return "a picture takes minutes without a GPU; adreg generate draws them"
 
 
 def _previews(staging: Path, concepts: list[Json], device: str, progress: Progress) -> list[Json]:

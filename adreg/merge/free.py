@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adreg.domain import Progress
 from adreg.formats.factors import Delta
 from adreg.merge.methods import concat, dare, linear, orthogonal, svd, ties
 from adreg.merge.plan import Plan
-from adreg.merge.stages import AllDeltas, Deltas
+from adreg.merge.stages import AllDeltas
 
 Parts = Sequence[tuple[Delta, float]]
 
@@ -47,17 +46,30 @@ FREE: dict[str, Callable[[Parts, Asked], Tensor]] = {
 """The function of every row of methods/table.py that needs no statistics."""
 
 
-def combine(plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
-    """The merged delta (out x in, fp32, CPU) of every module of the plan."""
-    merged = FREE[plan.recipe.method]
-    total = sum(operand.weight for operand in plan.operands)
-    deltas: Deltas = {}
-    for index, module in enumerate(plan.modules):
-        progress("sum", index, len(plan.modules))
+class Combined(Mapping[str, Tensor]):
+    """The merged delta (out x in, fp32, CPU) of every module of a plan, made at each look."""
+
+    def __init__(self, plan: Plan, adapted: AllDeltas) -> None:
+        self._plan, self._adapted = plan, adapted
+        self._total = sum(operand.weight for operand in plan.operands)
+        self._known = frozenset(plan.modules)
+
+    def __getitem__(self, module: str) -> Tensor:
         parts = [
-            (adapted[operand.digest][module], operand.weight)
-            for operand in plan.operands
+            (self._adapted[operand.digest][module], operand.weight)
+            for operand in self._plan.operands
             if module in operand.modules
         ]
-        deltas[module] = merged(parts, Asked(module, plan.recipe.settings, total))
-    return deltas
+        if not parts:
+            raise KeyError(module)
+        recipe = self._plan.recipe
+        return FREE[recipe.method](parts, Asked(module, recipe.settings, self._total))
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plan.modules)
+
+    def __len__(self) -> int:
+        return len(self._plan.modules)

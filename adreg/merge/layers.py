@@ -14,6 +14,9 @@ STAGES = (TEXT_ENCODER, CROSS_ATTENTION, UNET)
 EXACT_WIDTH = 1024
 """Statistics of inputs up to this wide are summed in fp64, wider ones in fp32."""
 
+PER_CALL = 2
+"""Columns that the hinge keeps of one run of a layer on one batch, out of thousands."""
+
 _CROSS_KV = re.compile(r"\.attn2\.to_[kv]$")
 _SHARED = re.compile(r"(\.attn1|\.self_attn)\.(to_[qkv]|[qkv]_proj)$")
 TEXT_FEATURES = "text features"

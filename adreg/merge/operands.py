@@ -38,14 +38,20 @@ class Operand:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def phrases(self) -> list[str]:
-        """How prompts speak of the concepts: "<rex> dog".
+        """How prompts speak of the concepts, as training did: "<rex> dog", "drawing in the style of
+        <ink>".
 
         C-LoRA (arXiv:2304.06027) and others train their tokens without the class noun, so there
         it is "<rex>" alone.
         """
-        if self.method in NAMELESS_METHODS:
-            return [concept.trigger for concept in self.concepts]
-        return [f"{concept.trigger} {concept.class_word}".strip() for concept in self.concepts]
+        return [self._phrase(concept) for concept in self.concepts]
+
+    def _phrase(self, concept: Concept) -> str:
+        if self.method in NAMELESS_METHODS or not concept.class_word:
+            return concept.trigger
+        if concept.kind == "style":
+            return f"{concept.class_word} in the style of {concept.trigger}"
+        return f"{concept.trigger} {concept.class_word}"
 
 
 def read_operand(ref: AdapterRef, path: Path, base: Base) -> Operand:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
+from math import fsum
 from pathlib import Path
 
-from adreg.bases.find import WITH_WEIGHTS
 from adreg.domain import Base, Concept, Json, readable_size
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.digest import adapter_digest
-from adreg.formats.header import read_header
 from adreg.formats.spelling import has_several_encoders
-from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, by_stage, element_bytes, input_of
+from adreg.merge.cost import refine_flops, stage_flops
+from adreg.merge.layers import (
+    CROSS_ATTENTION,
+    TEXT_ENCODER,
+    by_stage,
+    stage_of,
+)
 from adreg.merge.methods.table import METHODS, spelled
 from adreg.merge.operands import (
     Operand,
@@ -25,19 +29,23 @@ from adreg.merge.operands import (
     read_operand,
     rename_collisions,
 )
-from adreg.merge.recipe import MergeRecipe, Sampling
+from adreg.merge.recipe import MergeRecipe
+from adreg.merge.sizes import moments_bytes, peak_bytes, statistics_bytes, written_bytes
+from adreg.store.digest import sha256_json
 
-_FLOAT = 4
+_CANCELLED = 1e-9  # of weights that add up to nothing but rounding: 0.1 + 0.2 - 0.3
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One step of the execution; `statistics_bytes` is what its sums occupy at their most."""
+    """One step of the execution; `statistics_bytes` is what its sums occupy at their most, `flops`
+    its arithmetic, roughly."""
 
     name: str
     layers: int
     statistics_bytes: int
     what: str
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,17 @@ class Plan:
     renames: tuple[Json, ...]
     warnings: tuple[str, ...]
     peak_bytes: int
+    written_bytes: int = 0
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
         """All concepts of the checkpoint, in the order of the adapters."""
         return tuple(concept for operand in self.operands for concept in operand.concepts)
+
+    def digest(self) -> str:
+        """Of all that decides the merged layers: the recipe, and which adapters count."""
+        merged = [operand.digest for operand in self.operands]
+        return sha256_json({"recipe": self.recipe.to_json(), "merged": merged})
 
     def to_json(self) -> Json:
         """The plan with stable snake_case keys."""
@@ -73,7 +87,12 @@ class Plan:
             "warnings": list(self.warnings),
             "modules": len(self.modules),
             "peak_bytes": self.peak_bytes,
+            "written_bytes": self.written_bytes,
         }
+
+    def seconds(self, flops_a_second: float) -> float:
+        """How long the arithmetic takes on such a machine, roughly."""
+        return sum(step.flops for step in self.operations) / flops_a_second
 
     def lines(self) -> list[str]:
         """The plan to be read by a person."""
@@ -83,7 +102,8 @@ class Plan:
             f"{method}: {names} into {self.recipe.base.name}",
             f"  {'operation':<22}{'layers':>7}{'statistics':>12}",
             *map(_line, self.operations),
-            f"  peak memory about {readable_size(self.peak_bytes)}",
+            f"  writes about {readable_size(self.written_bytes)} ({self.recipe.dtype}),"
+            f" peak memory about {readable_size(self.peak_bytes)}",
             *(f"  {move['adapter']}: {move['old']} becomes {move['new']}" for move in self.renames),
             *(f"  note: {warning}" for warning in self.warnings),
         ]
@@ -116,7 +136,8 @@ def make_plan(recipe: MergeRecipe, base: Base, operands: Sequence[Operand]) -> P
     """The plan of a recipe for its adapters, given in the recipe's order.
 
     Raises UsageError where the method needs an adapter's concepts and they are unknown, where
-    two adapters are branches of one line, or where SDXL is to be refined.
+    two adapters are branches of one line, where a mean's weights add up to 0, or where SDXL is to
+    be refined.
     """
     if recipe.refine is not None and has_several_encoders(base.modules):
         raise UsageError(
@@ -126,6 +147,10 @@ def make_plan(recipe: MergeRecipe, base: Base, operands: Sequence[Operand]) -> P
     kept, left_out = keep_latest_of_lines(operands)
     if METHODS[recipe.method].needs_statistics:
         _check_concepts(recipe.method, kept)
+    if recipe.method == "linear":
+        _check_mean(kept)
+    if recipe.method == "custom-diffusion":
+        _check_keys_and_values(kept)
     kept, renames = rename_collisions(kept, added_tokens(base))
     modules = tuple(sorted({module for operand in kept for module in operand.modules}))
     operations = tuple(_operations(recipe, base, modules, kept))
@@ -135,8 +160,9 @@ def make_plan(recipe: MergeRecipe, base: Base, operands: Sequence[Operand]) -> P
         modules=modules,
         operations=operations,
         renames=renames,
-        warnings=(*left_out, *_strangers(base, kept)),
-        peak_bytes=_peak_bytes(base, modules, operations),
+        warnings=(*left_out, *_strangers(base, kept), *_misnamed(recipe, operands)),
+        peak_bytes=peak_bytes(base, recipe, kept, [step.statistics_bytes for step in operations]),
+        written_bytes=written_bytes(base, recipe),
     )
 
 
@@ -158,6 +184,26 @@ def _check_concepts(method: str, operands: Sequence[Operand]) -> None:
             )
 
 
+def _check_mean(operands: Sequence[Operand]) -> None:
+    weights = [operand.weight for operand in operands]
+    if abs(fsum(weights)) <= _CANCELLED * fsum(map(abs, weights)):
+        raise UsageError(
+            f"linear is a mean, and the weights {', '.join(f'{w:g}' for w in weights)} add up to 0",
+            remedy="use --method concat",
+        )
+
+
+def _check_keys_and_values(operands: Sequence[Operand]) -> None:
+    for operand in operands:
+        others = [m for m in operand.modules if stage_of(m) != CROSS_ATTENTION]
+        if others:
+            raise UsageError(
+                f"custom-diffusion merges the keys and values of cross-attention alone, and"
+                f" {operand.name!r} changes {min(others)}",
+                remedy="use loraclr",
+            )
+
+
 def _strangers(base: Base, operands: Sequence[Operand]) -> list[str]:
     """Adapters for other weights of the same shapes: allowed, but said."""
     said = []
@@ -172,64 +218,53 @@ def _strangers(base: Base, operands: Sequence[Operand]) -> list[str]:
     return said
 
 
+def _misnamed(recipe: MergeRecipe, operands: Sequence[Operand]) -> list[str]:
+    """Adapters whose prompts would say none of the tokens they have learnt."""
+    if not METHODS[recipe.method].needs_statistics:
+        return []
+    return [
+        f"{operand.name} has learnt {', '.join(sorted(operand.vectors))}, and the recipe asks for"
+        f" {', '.join(concept.trigger for concept in operand.concepts)}"
+        for operand in operands
+        if operand.vectors and not operand.vectors.keys() & {c.trigger for c in operand.concepts}
+    ]
+
+
 def _operations(
     recipe: MergeRecipe, base: Base, modules: Sequence[str], operands: Sequence[Operand]
 ) -> list[Operation]:
     tokens = sum(sum(operand.vectors.values()) for operand in operands)
+    concepts = sum(len(operand.concepts) for operand in operands)
     operations = [Operation("tokens", 0, 0, f"add {tokens} learnt token embeddings")]
     if recipe.sampling is None:
         operations.append(Operation("sum", len(modules), 0, METHODS[recipe.method].line))
     else:
         for stage, members in by_stage(modules).items():
-            what = _what(stage, recipe.sampling, operands)
-            held = statistics_bytes(base, members)
-            operations.append(Operation(stage, len(members), held, what))
+            what = _what(stage, recipe, concepts)
+            held = statistics_bytes(base, recipe, stage, members, concepts)
+            flops = stage_flops(base, recipe, stage, members, concepts)
+            operations.append(Operation(stage, len(members), held, what, flops))
     if recipe.refine is not None:
         unet = [module for module in modules if module.startswith("unet.")]
         what = f"{recipe.refine.steps} steps towards what each adapter alone predicts"
-        operations.append(Operation("refine", len(unet), _moments_bytes(base, unet), what))
+        flops = refine_flops(base, recipe.refine, len(operands))
+        operations.append(Operation("refine", len(unet), moments_bytes(base, unet), what, flops))
     operations.append(Operation("write", 0, 0, "save a diffusers folder"))
-    operations.append(Operation("verify", len(modules), 0, "load it again, compare every weight"))
+    operations.append(Operation("verify", len(modules), 0, "read it again, compare every weight"))
     return operations
 
 
-def _what(stage: str, sampling: Sampling, operands: Sequence[Operand]) -> str:
-    concepts = sum(len(operand.concepts) for operand in operands)
-    prompts = concepts * len(sampling.prompts)
+def _what(stage: str, recipe: MergeRecipe, concepts: int) -> str:
+    sampling, kept = recipe.sampling, recipe.keep_prior
+    assert sampling is not None
+    prompts = concepts * len(sampling.prompts) + (len(kept.prompts) if kept else 0)
+    again = f"; {recipe.rounds} rounds, the others with the merged model" * (recipe.rounds > 1)
     if stage == TEXT_ENCODER:
-        return f"read {prompts} prompts, each with its adapter alone; solve"
+        return f"read {prompts} prompts, each with its adapter alone; solve{again}"
     if stage == CROSS_ATTENTION:
-        return f"read {prompts} prompts with the merged text encoder; solve"
+        return f"read {prompts} prompts with the merged text encoder; solve{again}"
     images = prompts * sampling.images
-    return f"sample {images} images of {sampling.steps} steps, each adapter alone; solve"
-
-
-def statistics_bytes(base: Base, modules: Sequence[str]) -> int:
-    """What the sums of these modules occupy: per input two (in x in), per module (out x in)."""
-    widths = {input_of(module): base.modules[module][1] for module in modules}
-    grams = sum(2 * width * width * element_bytes(width) for width in widths.values())
-    shapes = [base.modules[module] for module in modules]
-    return grams + sum(prod(shape) * element_bytes(shape[1]) for shape in shapes)
-
-
-def _moments_bytes(base: Base, modules: Sequence[str]) -> int:
-    """What refining holds of each weight: its gradient, Adam's two moments, average, and copy."""
-    return 5 * sum(prod(base.modules[module]) for module in modules) * _FLOAT
-
-
-def _peak_bytes(base: Base, modules: Sequence[str], operations: Sequence[Operation]) -> int:
-    """Solving holds the model, the sums and the deltas; verifying two models and the deltas."""
-    deltas = sum(prod(base.modules[module]) for module in modules) * _FLOAT
-    model = _model_bytes(base)
-    statistics = max(operation.statistics_bytes for operation in operations)
-    return deltas + model + max(statistics, model)
-
-
-def _model_bytes(base: Base) -> int:
-    """All weights of the base in fp32, from the headers of its files."""
-    files = [file for part in WITH_WEIGHTS for file in (base.path / part).glob("*.safetensors")]
-    shapes = [info.shape for file in files for info in read_header(file).tensors.values()]
-    return sum(prod(shape) for shape in shapes) * _FLOAT
+    return f"sample {images} images of {sampling.steps} steps, each adapter alone; solve{again}"
 
 
 def _line(step: Operation) -> str:

@@ -54,7 +54,7 @@ def record(
     recorder = Recorder(pipe, how, entries=-(-how.steps * how.batch // models))
     for index, operand in enumerate(plan.operands):
         progress("record", index, models)
-        with alone(pipe, operand, adapted[operand.digest]):
+        with alone(pipe, operand.name, adapted[operand.digest]):
             recorder.record(prompts_of(operand.phrases(), how.prompts), operand.weight)
     progress("record", models - 1, models)
     classes = sorted({concept.class_word for concept in plan.concepts} - {""})
@@ -94,7 +94,9 @@ class Recorder:
 
 
 @torch.enable_grad()
-def refine(pipe: Any, deltas: Deltas, bank: Bank, how: Refinement, progress: Progress) -> Deltas:
+def refine(
+    pipe: Any, deltas: Deltas, bank: Bank, how: Refinement, progress: Progress
+) -> dict[str, Tensor]:
     """The deltas (out x in), those of the UNet moved towards what the bank holds.
 
     The pipeline holds the base's weights, and does so afterwards. Deltas of the text encoder stay
@@ -104,7 +106,7 @@ def refine(pipe: Any, deltas: Deltas, bank: Bank, how: Refinement, progress: Pro
     add_deltas(pipe, {module: delta for module, delta in deltas.items() if _of_unet(module)})
     moving = [_weight(pipe, module) for module in before if _of_unet(module)]
     if not moving:
-        return deltas
+        return dict(deltas)
     average = _descend(pipe, moving, bank, how, progress)
     average.copy_to(moving)
     refined = {}

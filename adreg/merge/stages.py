@@ -14,8 +14,10 @@ their sum 1.8 and 2.4. With a ridge of .01 instead of .1 for K and V: all positi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,70 +27,165 @@ from adreg.diffusion.attach import attach, detach_all
 from adreg.diffusion.modules import get_module, weight_matrix
 from adreg.diffusion.record import record_inputs
 from adreg.diffusion.sample import sample_latents
-from adreg.diffusion.tokens import encode
-from adreg.domain import Progress
+from adreg.diffusion.tokens import encode, named_tokens
+from adreg.domain import Json, Progress
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Delta
 from adreg.formats.read import of_deltas
-from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, by_stage
-from adreg.merge.methods import gradient_fusion, loraclr, regmean
-from adreg.merge.operands import Operand
+from adreg.merge.hinged import HingedSums
+from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, by_stage, stage_of
+from adreg.merge.methods import gradient_fusion, loraclr, loraclr_paper, regmean
 from adreg.merge.plan import Plan
-from adreg.merge.recipe import Sampling
-from adreg.merge.statistics import Grams, LayerCores, LayerSums
+from adreg.merge.recipe import KeepPrior, MergeRecipe
+from adreg.merge.samples import LayerSamples, LayerWords
+from adreg.merge.scratch import Layers
+from adreg.merge.statistics import LayerCores, LayerSums, Statistics, Voice
 
-Deltas = dict[str, Tensor]
+Deltas = Mapping[str, Tensor]
 AllDeltas = Mapping[str, Mapping[str, Delta]]
 """Deltas by module, low-rank or dense, for every operand's digest."""
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """Whose layer inputs are recorded: a voice of the statistics, and groups of prompts, a concept
+    each, with the words in them that name it."""
+
+    name: str
+    voice: Voice
+    groups: Sequence[Sequence[str]]
+    phrases: Sequence[str]
+
+
 @torch.no_grad()
-def solve_stages(pipe: Any, plan: Plan, adapted: AllDeltas, progress: Progress) -> Deltas:
-    """The merged delta (out x in, fp32, CPU) of every module of the plan.
+def solve_stages(
+    pipe: Any, plan: Plan, adapted: AllDeltas, scratch: Path, progress: Progress
+) -> Layers:
+    """The merged deltas (out x in, fp32) of every module of the plan, kept below `scratch`.
 
-    The pipeline has the concepts' tokens and no adapter attached; it is left that way. Raises
-    ArtifactError naming a module whose statistics cannot be solved.
+    What `scratch` has already is not solved again. The pipeline has the concepts' tokens and no
+    adapter attached; it is left that way. Raises ArtifactError naming a module whose statistics
+    cannot be solved.
     """
-    sampling = plan.recipe.sampling
-    assert sampling is not None
-    deltas: Deltas = {}
-    for stage, modules in by_stage(plan.modules).items():
-        sums = _statistics(plan, modules, adapted)
-        # The text encoder's deltas are all there is before the cross-attention stage; the UNet's
-        # inputs are each adapter's own, so nothing merged may act there.
-        with applied(pipe, deltas if stage == CROSS_ATTENTION else {}):
-            for index, operand in enumerate(plan.operands):
-                progress(stage, index, len(plan.operands))
-                grams, mine = Grams(modules), adapted[operand.digest]
-                _RECORD[stage](pipe, operand, mine, sampling, grams)
-                sums.add(grams, mine, operand.weight)
-        for module in modules:
-            deltas[module] = _solved(module, sums)
-        progress(stage, len(plan.operands), len(plan.operands))
-    return deltas
+    speakers = speakers_of(plan, adapted)
+    found = before = Layers(scratch / "round-1")
+    for turn in range(1, plan.recipe.rounds + 1):
+        found, before = Layers(scratch / f"round-{turn}"), found
+        for stage, modules in by_stage(plan.modules).items():
+            if left := [module for module in modules if module not in found]:
+                merged = {**before, **found} if turn > 1 else None
+                _solve(pipe, plan, stage, left, speakers, found, merged, progress)
+    return found
 
 
-def _statistics(plan: Plan, modules: Sequence[str], adapted: AllDeltas) -> LayerSums | LayerCores:
+def _solve(
+    pipe: Any,
+    plan: Plan,
+    stage: str,
+    modules: Sequence[str],
+    speakers: Sequence[Speaker],
+    found: Layers,
+    merged: Mapping[str, Tensor] | None,
+    progress: Progress,
+) -> None:
+    """Adds a stage's modules to `found`; `merged` is the merged model so far, from round 2 on."""
+    statistics = _statistics(pipe, plan, modules, [speaker.voice for speaker in speakers])
+    with _listening(pipe, stage, found, merged):
+        for index, speaker in enumerate(speakers):
+            progress(stage, index, len(speakers))
+            own = merged is None and stage != CROSS_ATTENTION
+            with alone(pipe, speaker.name, speaker.voice.deltas) if own else nullcontext():
+                for prompts, phrase in zip(speaker.groups, speaker.phrases, strict=True):
+                    _RECORD[stage](pipe, prompts, phrase, plan.recipe, statistics)
+                    statistics.close(index)
+    for module in modules:
+        delta = _solved(module, statistics)
+        found.put(module, delta, _note(module, statistics))
+    progress(stage, len(speakers), len(speakers))
+
+
+def speakers_of(plan: Plan, adapted: AllDeltas) -> list[Speaker]:
+    """The adapters, each with its concepts, and where the recipe has some the ordinary prompts."""
+    recipe = plan.recipe
+    assert recipe.sampling is not None
+    speakers = []
+    for operand in plan.operands:
+        phrases = operand.phrases()
+        groups = [prompts_of([phrase], recipe.sampling.prompts) for phrase in phrases]
+        voice = Voice(adapted[operand.digest], operand.weight)
+        speakers.append(Speaker(operand.name, voice, groups, phrases))
+    if recipe.keep_prior is not None:
+        weight = _prior_weight(recipe.keep_prior, speakers)
+        ordinary = Voice({}, weight, concept=False)
+        speakers.append(Speaker("ordinary prompts", ordinary, [recipe.keep_prior.prompts], [""]))
+    return speakers
+
+
+def _prior_weight(kept: KeepPrior, speakers: Sequence[Speaker]) -> float:
+    """So that all ordinary tokens together weigh `kept.weight` times what all concepts' do."""
+    tokens = sum(
+        speaker.voice.weight * len(prompts) for speaker in speakers for prompts in speaker.groups
+    )
+    return kept.weight * tokens / len(kept.prompts)
+
+
+def _statistics(
+    pipe: Any, plan: Plan, modules: Sequence[str], voices: Sequence[Voice]
+) -> Statistics:
     """What the method keeps of the layer inputs, and solves."""
     ridge, settings = plan.recipe.ridge or 0.0, plan.recipe.settings
+
+    def weight_of(module: str) -> Tensor:
+        return weight_matrix(get_module(pipe, module))
+
     match plan.recipe.method:
         case "ssr":
-            return LayerCores(modules, [adapted[o.digest] for o in plan.operands], ridge)
+            return LayerCores(modules, voices, ridge)
         case "gradient-fusion":
             steps = int(settings["steps"])
-            return LayerSums(modules, partial(gradient_fusion.merged_delta, steps=steps))
+            return LayerSums(modules, voices, partial(gradient_fusion.merged_delta, steps=steps))
         case "regmean":
             shaped = partial(regmean.shrunk, alpha=settings["alpha"])
-            return LayerSums(modules, partial(loraclr.merged_delta, ridge=0.0), shaped)
+            solve = partial(loraclr.merged_delta, ridge=0.0)
+            return LayerSums(modules, voices, solve, shaped)
+        case "loraclr-paper":
+            steps, margin = int(settings["steps"]), settings["margin"]
+            solve_paper = partial(loraclr_paper.merged_delta, steps=steps, margin=margin)
+            return LayerSamples(modules, voices, solve_paper, weight_of)
+        case "custom-diffusion":
+            return LayerWords(modules, voices)
         case _:
-            return LayerSums(modules, partial(loraclr.merged_delta, ridge=ridge))
+            return HingedSums(modules, voices, ridge, settings["margin"], weight_of)
 
 
-def _solved(module: str, sums: LayerSums | LayerCores) -> Tensor:
+def _solved(module: str, statistics: Statistics) -> Tensor:
     try:
-        return sums.solve(module).cpu()
+        return statistics.solve(module).cpu()
     except ArtifactError as error:
         raise ArtifactError(f"{module}: {error.message}", remedy=error.remedy) from error
+
+
+def _note(module: str, statistics: Statistics) -> Json | None:
+    """What the hinge did there."""
+    if isinstance(statistics, HingedSums) and module in statistics.noted:
+        return asdict(statistics.noted[module])
+    return None
+
+
+@contextmanager
+def _listening(
+    pipe: Any, stage: str, found: Mapping[str, Tensor], merged: Mapping[str, Tensor] | None
+) -> Iterator[None]:
+    """The pipeline as a stage's inputs are recorded on it, but for the adapter at hand.
+
+    In the first round these are each adapter's own, so nothing merged may act there; but K and V
+    read what the merged text encoder says. Later it is the merged model that is listened to.
+    """
+    acting = merged
+    if merged is None and stage == CROSS_ATTENTION:
+        acting = {m: found[m] for m in found if stage_of(m) == TEXT_ENCODER}
+    with applied(pipe, acting) if acting else nullcontext():
+        yield
 
 
 def prompts_of(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -96,31 +193,35 @@ def prompts_of(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
     return [template.replace("{c}", phrase) for phrase in phrases for template in templates]
 
 
-Recorder = Callable[[Any, Operand, Mapping[str, Delta], Sampling, Grams], None]
+Recorder = Callable[[Any, Sequence[str], str, MergeRecipe, Statistics], None]
 
 
 def _record_text_encoder(
-    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
+    pipe: Any, prompts: Sequence[str], phrase: str, recipe: MergeRecipe, statistics: Statistics
 ) -> None:
-    with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
-        encode(pipe, prompts_of(operand.phrases(), sampling.prompts))
+    named = named_tokens(pipe, prompts, phrase)
+    consume = partial(statistics.consume, named=named)
+    with record_inputs(pipe, statistics.watched, consume):
+        encode(pipe, prompts)
 
 
 def _record_text_features(
-    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
+    pipe: Any, prompts: Sequence[str], phrase: str, recipe: MergeRecipe, statistics: Statistics
 ) -> None:
-    features = encode(pipe, prompts_of(operand.phrases(), sampling.prompts))
-    for module in grams.watched:
-        grams.consume(module, features.flatten(0, 1))
+    features, named = encode(pipe, prompts), named_tokens(pipe, prompts, phrase)
+    for module in statistics.watched:
+        statistics.consume(module, features.flatten(0, 1), named)
 
 
 def _record_sampling(
-    pipe: Any, operand: Operand, adapted: Mapping[str, Delta], sampling: Sampling, grams: Grams
+    pipe: Any, prompts: Sequence[str], phrase: str, recipe: MergeRecipe, statistics: Statistics
 ) -> None:
-    prompts = prompts_of(operand.phrases(), sampling.prompts)
-    with alone(pipe, operand, adapted), record_inputs(pipe, grams.watched, grams.consume):
-        repeated = [prompt for prompt in prompts for _ in range(sampling.images)]
-        seeds = [sampling.seed + index for _ in prompts for index in range(sampling.images)]
+    sampling = recipe.sampling
+    assert sampling is not None
+    repeated = [prompt for prompt in prompts for _ in range(sampling.images)]
+    seeds = [sampling.seed + index for _ in prompts for index in range(sampling.images)]
+    consume = partial(statistics.consume, named=None)
+    with record_inputs(pipe, statistics.watched, consume):
         sample_latents(pipe, repeated, seeds, steps=sampling.steps)
 
 
@@ -132,9 +233,9 @@ _RECORD: dict[str, Recorder] = {
 
 
 @contextmanager
-def alone(pipe: Any, operand: Operand, adapted: Mapping[str, Delta]) -> Iterator[None]:
+def alone(pipe: Any, name: str, adapted: Mapping[str, Delta]) -> Iterator[None]:
     """The pipeline with this adapter's layers at full strength and no other's."""
-    attach(pipe, operand.name, of_deltas(adapted))
+    attach(pipe, name, of_deltas(adapted))
     try:
         yield
     finally:

@@ -1,12 +1,15 @@
-"""All a merge keeps of the layer inputs: two sums per layer, filled while models run.
+"""What a merge keeps of the layer inputs of one stage: sums, filled while models run.
 
-Memory depends neither on how many tokens were seen nor on how many adapters there are:
-per input one Gram matrix of the adapter at hand and one sum, per layer one target.
+Memory does not depend on how many tokens were seen: per input one Gram matrix of the concept at
+hand and one sum, per layer one target, however many adapters there are; for ssr instead of sums and
+targets per layer a small core of each adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +20,45 @@ from adreg.merge.layers import element_bytes, input_of
 from adreg.merge.methods import ssr
 
 
+@dataclass(frozen=True)
+class Voice:
+    """What speaks in the merge: an adapter's deltas and weight, or ordinary prompts with none.
+
+    `concept` is False for these: no concept is pushed away from them.
+    """
+
+    deltas: Mapping[str, Delta]
+    weight: float
+    concept: bool = True
+
+    def outputs(self, module: str, base: Tensor, x: Tensor) -> Tensor:
+        """Y = (W0 + dW) X (out x T) of a module, from W0 (out x in) and X (in x T)."""
+        own = self.deltas.get(module)
+        return base @ x if own is None else base @ x + own.times(x)
+
+
+class Statistics(Protocol):
+    """What a method keeps of the inputs of some modules.
+
+    `watched` are the modules to record; modules fed by one input are recorded once.
+    """
+
+    watched: list[str]
+
+    def consume(self, module: str, x: Tensor, named: Tensor | None) -> None:
+        """Inputs `x` (tokens x in) of a watched module, of the concept at hand.
+
+        `named` (prompts x positions) says which tokens of a prompt name the concept; None where
+        tokens are pixels.
+        """
+
+    def close(self, voice: int) -> None:
+        """The concept at hand is over; it was that voice's."""
+
+    def solve(self, module: str) -> Tensor:
+        """dW (out x in) of one module, whose statistics are let go."""
+
+
 class Grams:
     """G = X X^T (in x in) of every input of `modules`, summed over all that is consumed.
 
@@ -25,21 +67,21 @@ class Grams:
 
     def __init__(self, modules: Iterable[str]) -> None:
         self._input = {module: input_of(module) for module in sorted(modules)}
-        first: dict[str, str] = {}
-        for module, source in self._input.items():
-            first.setdefault(source, module)
-        self.watched = sorted(first.values())
+        self.watched = watched(self._input)
         self.sums: dict[str, Tensor] = {}
 
     def consume(self, module: str, x: Tensor) -> None:
         """Add inputs `x` (tokens x in) of a watched module."""
         exact = x.detach().to(_device(x), _dtype(x.shape[1]))
-        gram = exact.T @ exact
-        source = self._input[module]
-        if source in self.sums:
-            self.sums[source] += gram
-        else:
-            self.sums[source] = gram
+        add_to(self.sums, self._input[module], exact.T @ exact)
+
+
+def watched(modules: Iterable[str]) -> list[str]:
+    """One module for every input, the first by name."""
+    first: dict[str, str] = {}
+    for module in sorted(modules):
+        first.setdefault(input_of(module), module)
+    return sorted(first.values())
 
 
 Shaper = Callable[[Tensor], Tensor]
@@ -52,93 +94,118 @@ class LayerSums:
     `solve` is the method, (S, R) -> dW; `shaped` what it makes of each G_ii before that counts.
     """
 
-    def __init__(self, modules: Iterable[str], solve: Solve, shaped: Shaper | None = None) -> None:
+    def __init__(
+        self,
+        modules: Iterable[str],
+        voices: Sequence[Voice],
+        solve: Solve,
+        shaped: Shaper | None = None,
+    ) -> None:
         self.modules = sorted(modules)
-        self._solve, self._shaped = solve, shaped
+        self._grams = Grams(self.modules)
+        self.watched = self._grams.watched
+        self._voices, self._solve, self._shaped = voices, solve, shaped
         self.gram: dict[str, Tensor] = {}
         self.target: dict[str, Tensor] = {}
 
-    def add(self, grams: Grams, deltas: Mapping[str, Delta], weight: float) -> None:
-        """Count one adapter in; its `grams` are emptied, for they are not needed again.
+    def consume(self, module: str, x: Tensor, named: Tensor | None = None) -> None:
+        self._grams.consume(module, x)
+
+    def close(self, voice: int) -> None:
+        """Count one concept in; its own Gram matrices are let go.
 
         A module the adapter does not touch has delta 0, but its inputs count: what the other
         adapters do there must not disturb this one.
         """
-        if self._shaped is not None:
-            grams.sums = {source: self._shaped(gram) for source, gram in grams.sums.items()}
+        own, sums = self._voices[voice], self._grams.sums
+        for source in sorted(sums):
+            if self._shaped is not None:
+                sums[source] = self._shaped(sums[source])
         for module in self.modules:
-            if (delta := deltas.get(module)) is not None:
-                gram = grams.sums[input_of(module)]
-                _add(self.target, module, weight * delta.times(gram))
-        for source in sorted(grams.sums):
-            _add(self.gram, source, weight * grams.sums.pop(source))
+            if (delta := own.deltas.get(module)) is not None:
+                gram = sums[input_of(module)]
+                add_to(self.target, module, own.weight * delta.times(gram))
+        for source in sorted(sums):
+            add_to(self.gram, source, own.weight * sums.pop(source))
 
     def solve(self, module: str) -> Tensor:
-        """dW (out x in) of one module, whose sums are let go."""
         return self._solve(*self.pop(module))
 
     def pop(self, module: str) -> tuple[Tensor, Tensor]:
         """S and R of one module; R is let go, and S with the last module that reads it."""
         self.modules.remove(module)
         source = input_of(module)
-        still_read = any(input_of(other) == source for other in self.modules)
-        gram = self.gram[source] if still_read else self.gram.pop(source)
+        gram = self.gram[source] if self.reads(source) else self.gram.pop(source)
         return gram, self.target.pop(module)
+
+    def reads(self, source: str) -> bool:
+        """Whether a module that is not solved yet is fed by that input."""
+        return any(input_of(module) == source for module in self.modules)
 
     @property
     def bytes(self) -> int:
         """What the sums occupy now."""
-        held = [*self.gram.values(), *self.target.values()]
+        held = [*self._grams.sums.values(), *self.gram.values(), *self.target.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
 class LayerCores:
     """Of every module the factors of the adapters that change it and A G_k A^T (R x R) of each,
-    A being all their down factors; of the adapters that leave it alone the sum of these."""
+    A being all their down factors; of the voices that leave it alone the sum of these."""
 
-    def __init__(
-        self, modules: Iterable[str], adapted: Sequence[Mapping[str, Delta]], ridge: float
-    ) -> None:
-        self._ridge = ridge
-        self._down: dict[str, Tensor] = {}
-        for module in modules:
-            found = [deltas[module] for deltas in adapted if module in deltas]
-            self._down[module] = torch.cat([_low_rank(module, delta).down for delta in found])
-        self._factors: dict[str, list[Factors]] = {module: [] for module in self._down}
-        self._cores: dict[str, list[Tensor]] = {module: [] for module in self._down}
+    def __init__(self, modules: Iterable[str], voices: Sequence[Voice], ridge: float) -> None:
+        self._grams, self._voices, self._ridge = Grams(modules), voices, ridge
+        self.watched = self._grams.watched
+        self._factors = {
+            module: {
+                index: _low_rank(module, voice)
+                for index, voice in enumerate(voices)
+                if module in voice.deltas
+            }
+            for module in sorted(modules)
+        }
+        self._cores: dict[tuple[str, int], Tensor] = {}
         self._others: dict[str, Tensor] = {}
 
-    def add(self, grams: Grams, deltas: Mapping[str, Delta], weight: float) -> None:
-        """Count one adapter in; its `grams` are emptied."""
-        for module, down in self._down.items():
-            gram = grams.sums[input_of(module)]
-            rows = down.to(gram)
+    def consume(self, module: str, x: Tensor, named: Tensor | None = None) -> None:
+        self._grams.consume(module, x)
+
+    def close(self, voice: int) -> None:
+        for module, own in self._factors.items():
+            gram = self._grams.sums[input_of(module)]
+            rows = torch.cat([factors.down for factors in own.values()]).to(gram)
             core = rows @ gram @ rows.T
-            if module in deltas:
-                own = _low_rank(module, deltas[module])
-                self._factors[module].append(Factors(own.up * weight, own.down))
-                self._cores[module].append(core)
+            if voice in own:
+                add_to(self._cores, (module, voice), core)
             else:
-                _add(self._others, module, core)
-        grams.sums.clear()
+                # An adapter's weight is its strength, and here it does nothing.
+                mine = self._voices[voice]
+                add_to(self._others, module, core if mine.concept else mine.weight * core)
+        self._grams.sums.clear()
 
     def solve(self, module: str) -> Tensor:
-        """dW (out x in) of one module, whose cores are let go."""
-        factors, cores = self._factors.pop(module), self._cores.pop(module)
+        own = self._factors.pop(module)
+        cores = [self._cores.pop((module, index)) for index in own]
         on = cores[0].device
-        here = [Factors(f.up.to(on), f.down.to(on)) for f in factors]
+        here = [Factors(f.up.to(on), f.down.to(on)) for f in own.values()]
         return ssr.merged_delta(here, cores, self._ridge, self._others.pop(module, None))
 
 
-def _low_rank(module: str, delta: Delta) -> Factors:
+def _low_rank(module: str, voice: Voice) -> Factors:
+    """The factors of one module, the weight in them."""
+    delta = voice.deltas[module]
     if isinstance(delta, Factors):
-        return delta
+        return Factors(delta.up * voice.weight, delta.down)
     raise UsageError(
         f"ssr mixes low-rank factors, and {module} has a whole delta", remedy="use another --method"
     )
 
 
-def _add(sums: dict[str, Tensor], key: str, term: Tensor) -> None:
+Key = TypeVar("Key")
+
+
+def add_to(sums: dict[Key, Tensor], key: Key, term: Tensor) -> None:
+    """The first term is kept, others are added to it in place."""
     if key in sums:
         sums[key] += term
     else:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from adreg.bases.find import find_base
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.modules import attention_modules
 from adreg.domain import Json, silent
+from adreg.jobs import merge
 from adreg.jobs.merge import run
 from tests.merge.cases import Case, adapter, recipe_for
 from tests.tiny import pocket_folder
@@ -54,4 +56,18 @@ def test_ends_with_a_checkpoint_a_report_and_concepts(tmp_path: Path) -> None:
     assert all(trigger in prompt for trigger, prompt in zip(["<a>", "<b>"], prompts, strict=True))
     for preview in outputs["previews"]:
         assert Image.open(staging / preview["file"]).getextrema() != ((0, 0),) * 3
+    assert outputs["report"]["no_previews"] is None
     json.dumps(outputs)
+
+
+@pytest.mark.parametrize(("asked", "why"), [(True, "without a GPU"), (False, "asked for")])
+def test_pictures_that_would_take_minutes_are_left_out_and_said(
+    asked: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "QUICK", 1000)
+    base = find_base(str(pocket_folder(tmp_path / "base")))
+    case = adapter(tmp_path, base, "a", attention_modules(base.modules)[:1])
+    inputs = inputs_of(base.path, [case], recipe_for(base, [case], "concat").to_json())
+    outputs = run({**inputs, "previews": asked}, tmp_path / "staging", silent)
+    assert outputs["previews"] == []
+    assert why in outputs["report"]["no_previews"]

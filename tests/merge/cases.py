@@ -15,7 +15,7 @@ from adreg.formats.read import AdapterWeights
 from adreg.formats.write import write_adapter
 from adreg.merge.methods.table import METHODS
 from adreg.merge.operands import Operand
-from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe, Sampling
+from adreg.merge.recipe import AdapterRef, BaseRef, KeepPrior, MergeRecipe, Sampling
 
 QUICK = Sampling(images=1, steps=3)
 
@@ -81,22 +81,29 @@ def concept_entry(trigger: str, class_word: str, rank: int = 2) -> dict[str, obj
 
 
 def recipe_for(
-    base: Base, cases: Sequence[Case], method: str = "loraclr", ridge: float = 1e-6
+    base: Base,
+    cases: Sequence[Case],
+    method: str = "loraclr",
+    ridge: float = 1e-6,
+    **settings: float,
 ) -> MergeRecipe:
     """A recipe that records as little as it can."""
     about = METHODS[method]
+    ordinary = ("a photo of a house", "a red tree")
     return MergeRecipe(
         method,
         BaseRef(base.name, base.digest),
         tuple(case.ref for case in cases),
         ridge if about.ridge else None,
         QUICK if about.needs_statistics else None,
-        settings=dict(about.settings),
+        settings={**about.settings, **settings},
+        keep_prior=KeepPrior(1.0, ordinary) if about.prior == "needed" else None,
     )
 
 
 def operand(name: str, *triggers: str, **facts: object) -> Operand:
     """An operand that touches nothing and teaches a dog for each trigger."""
     concepts = tuple(Concept(trigger, "dog") for trigger in triggers)
-    known = {"vectors": dict.fromkeys(triggers, 1), "weight": 1.0, "modules": {}, **facts}
-    return Operand(name=name, digest=f"digest-{name}", concepts=concepts, **known)  # type: ignore[arg-type]
+    known = {"vectors": dict.fromkeys(triggers, 1), "weight": 1.0, "modules": {}}
+    known |= {"concepts": concepts, **facts}
+    return Operand(name=name, digest=f"digest-{name}", **known)  # type: ignore[arg-type]

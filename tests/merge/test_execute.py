@@ -29,6 +29,8 @@ from adreg.store.digest import tree_digest
 from tests.merge.cases import Case, adapter, concept_entry, recipe_for
 from tests.tiny import pocket_folder
 
+# Those that take any weights and modules.
+ANY = sorted(METHODS.keys() - {"custom-diffusion", "loraclr-paper"})
 PROMPTS = ("a photo of a <rex> dog", "<tom> dog on the beach", "a house")
 
 
@@ -68,7 +70,7 @@ def made(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cas
     """Three adapters, and a folder with a merge of them by each method."""
     folder = tmp_path_factory.mktemp("merges")
     cases = three(folder, base)
-    for method in METHODS:
+    for method in ANY:
         report = run(base, cases, folder / method, method)
         (folder / f"{method}.json").write_text(json.dumps(report))
     return cases, folder
@@ -113,7 +115,7 @@ def test_concat_draws_what_live_adapters_draw(base: Base, made: tuple[list[Case]
     assert np.abs(drawn - pictures(untouched)).max() > 0.05, "the adapters do something"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ANY)
 def test_plain_diffusers_knows_the_tokens(method: str, made: tuple[list[Case], Path]) -> None:
     cases, folder = made
     pipe = StableDiffusionPipeline.from_pretrained(folder / method, local_files_only=True)
@@ -125,7 +127,7 @@ def test_plain_diffusers_knows_the_tokens(method: str, made: tuple[list[Case], P
         assert torch.equal(table[ids], rows)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ANY)
 def test_the_same_recipe_gives_the_same_bytes(
     method: str, base: Base, made: tuple[list[Case], Path], tmp_path: Path
 ) -> None:
@@ -135,7 +137,7 @@ def test_the_same_recipe_gives_the_same_bytes(
     assert tree_digest(tmp_path / "again") == tree_digest(folder / method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ANY)
 def test_the_recipe_travels_without_paths(
     method: str, base: Base, made: tuple[list[Case], Path]
 ) -> None:
@@ -240,7 +242,7 @@ def test_a_checkpoint_that_fails_its_check_is_removed(base: Base, tmp_path: Path
             tmp_path / "out",
             progress=lambda stage, step, total, **values: said.append(stage),
         )
-    assert said[-1] == "verify", "it was written before it was found wrong"
+    assert said[-1] == "write", "found while it was written"
     assert not (tmp_path / "out").exists()
 
 

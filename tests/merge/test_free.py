@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from adreg.diffusion.modules import attention_modules
-from adreg.domain import Base, silent
-from adreg.merge.free import combine
+from adreg.domain import Base
+from adreg.merge.free import Combined
 from adreg.merge.plan import plan_merge
 from tests.merge.cases import Case, adapter, recipe_for
 
@@ -25,9 +25,10 @@ def cases(base: Base, tmp_path: Path) -> list[Case]:
     ]
 
 
-def combined(base: Base, cases: list[Case], method: str) -> Mapping[str, Tensor]:
-    plan = plan_merge(base, [case.named for case in cases], recipe_for(base, cases, method))
-    return combine(plan, {c.ref.digest: c.weights.deltas for c in cases}, silent)
+def combined(base: Base, cases: list[Case], method: str, **settings: float) -> Mapping[str, Tensor]:
+    recipe = recipe_for(base, cases, method, **settings)
+    plan = plan_merge(base, [case.named for case in cases], recipe)
+    return Combined(plan, {c.ref.digest: c.weights.deltas for c in cases})
 
 
 def test_an_adapter_that_leaves_a_module_alone_counts_in_the_mean(
@@ -50,6 +51,8 @@ def test_dare_draws_each_module_apart(base: Base, cases: list[Case]) -> None:
     assert not torch.equal(dropped[first], dropped[second])
     again = combined(base, cases[:1], "dare")
     assert all(torch.equal(whole[module], again[module]) for module in whole)
+    other = combined(base, cases[:1], "dare", seed=1)
+    assert not torch.equal(dropped[first], other[first] == 0)
 
 
 @pytest.mark.parametrize("method", ["concat", "linear", "svd"])

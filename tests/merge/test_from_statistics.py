@@ -116,10 +116,19 @@ def test_custom_diffusion_is_the_papers_equation() -> None:
 
 def test_the_published_objective_by_hand() -> None:
     base, offset = torch.zeros(1, 1), torch.tensor([[3.0]])
-    x, y = [torch.ones(1, 1), torch.ones(1, 1)], [torch.tensor([[1.0]]), torch.tensor([[3.25]])]
-    # d_p: 2 and .25; d_n: |1 - 3| = 2 and |3.25 - 3| = .25, within the margin of .5 by .25.
+    x = [torch.tensor([[value]]) for value in (1.0, 2.0, -1.0)]  # predictions 3, 6 and -3
+    y = [torch.tensor([[value]]) for value in (3.1, 3.25, 3.4)]
+    # d_p: .1, 2.75 and 6.4. d_n: the first target's own prediction is near and no other's; 3 is
+    # the nearest to the others, by .25 and .4, within the margin of .5 by .25 and .1.
     loss = loraclr_paper.objective(base + offset, offset, x, y, margin=0.5, decay=0.1)
-    assert float(loss) == pytest.approx((4.0 + 0.0625 + 0.0625) / 2 + 0.3)
+    near, hinge = 0.1**2 + 2.75**2 + 6.4**2, 0.25**2 + 0.1**2
+    assert float(loss) == pytest.approx((near + hinge) / 3 + 0.1 * 3)
+
+
+def test_the_published_optimiser_keeps_the_best_it_met() -> None:
+    """Every step overshoots a target that lies a tenth of a step away."""
+    base, x, y = torch.zeros(1, 1), [torch.ones(1, 1)], [torch.full((1, 1), 1e-5)]
+    assert not loraclr_paper.merged_delta(base, x, y, steps=3).any()
 
 
 def test_the_published_optimiser_moves_a_weight_by_no_more_than_its_steps() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from adreg.errors import ArtifactError
 from adreg.formats.factors import Factors
 from adreg.merge.methods.loraclr import merged_delta
-from adreg.merge.statistics import Grams, LayerSums
+from adreg.merge.statistics import LayerSums, Voice
 
 MODULE = "unet.block.attn1.to_out.0"
 OUT, IN = 7, 11
@@ -28,12 +28,12 @@ def factors(seed: int, rank: int = 2) -> Factors:
 
 def solve(parts: list[tuple[Factors | None, Tensor, float]], ridge: float = NEARLY_NONE) -> Tensor:
     """The merged delta of adapters given as (factors, inputs (tokens x in), weight)."""
-    sums = LayerSums([MODULE], partial(merged_delta, ridge=ridge))
-    for delta, x, weight in parts:
-        grams = Grams([MODULE])
+    voices = [Voice({MODULE: d} if d is not None else {}, weight) for d, _, weight in parts]
+    sums = LayerSums([MODULE], voices, partial(merged_delta, ridge=ridge))
+    for index, (_, x, _) in enumerate(parts):
         for chunk in x.split(5):
-            grams.consume(MODULE, chunk)
-        sums.add(grams, {MODULE: delta} if delta is not None else {}, weight)
+            sums.consume(MODULE, chunk)
+        sums.close(index)
     return sums.solve(MODULE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_a_trigger_used_twice_is_renamed_at_the_later() -> None:
         {"adapter": "c", "old": "<rex>", "new": "<rex-3>"},
     ]
     assert kept[2].renamed == {"<rex>": "<rex-3>"}
+
+
+def test_prompts_speak_of_concepts_as_training_did() -> None:
+    ink = Concept("<ink>", "drawing", "style")
+    assert operand("a", concepts=(ink, Concept("<rex>", "dog"), Concept("<x>", ""))).phrases() == [
+        "drawing in the style of <ink>",
+        "<rex> dog",
+        "<x>",
+    ]
+    line = operand("a", concepts=(ink, Concept("<rex>", "dog")), method="c-lora")
+    assert line.phrases() == ["<ink>", "<rex>"]
 
 
 def test_a_new_name_avoids_names_that_are_taken() -> None:
@@ -95,6 +107,9 @@ def test_a_file_says_what_it_is(base: Base, tmp_path: Path) -> None:
     assert found.concepts == (Concept("<rex>", "dog"),)
     assert (found.line, found.continued_from, found.method) == ("pets", "f" * 64, "c-lora")
     assert found.base_digest == base.digest
+    told = (Concept("<rexy>", "puppy"),)
+    corrected = read_operand(replace(case.ref, concepts=told), case.path, base)
+    assert corrected.concepts == told, "what the recipe says goes before"
 
 
 def test_an_adapter_for_another_base_is_refused_by_shape(

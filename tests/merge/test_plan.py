@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from adreg.diffusion.modules import attention_modules
 from adreg.domain import Base, Concept
 from adreg.errors import ArtifactError, UsageError
 from adreg.formats.factors import Factors
-from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET
+from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, input_of, stage_of
 from adreg.merge.methods.loraclr import merged_delta
-from adreg.merge.plan import plan_merge, statistics_bytes
+from adreg.merge.plan import plan_merge
 from adreg.merge.recipe import BaseRef
-from adreg.merge.statistics import Grams, LayerSums
+from adreg.merge.sizes import statistics_bytes, sums_bytes
+from adreg.merge.statistics import LayerSums, Voice
 from tests.merge.cases import Case, adapter, recipe_for
 
 MODULE = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -44,23 +47,48 @@ def test_steps_come_in_the_papers_order(base: Base, cases: list[Case]) -> None:
 
 def test_statistics_take_the_bytes_that_were_planned(base: Base) -> None:
     modules = attention_modules(base.modules)
-    grams, sums = Grams(modules), LayerSums(modules, partial(merged_delta, ridge=0.1))
-    for module in grams.watched:
-        grams.consume(module, torch.ones(2, base.modules[module][1]))
-    own = sum(gram.numel() * gram.element_size() for gram in grams.sums.values())
     shapes = {module: base.modules[module] for module in modules}
     factors = {
         module: Factors(torch.ones(out, 1), torch.ones(1, width))
         for module, (out, width) in shapes.items()
     }
-    sums.add(grams, factors, 1.0)
-    assert own + sums.bytes == statistics_bytes(base, modules)
+    sums = LayerSums(modules, [Voice(factors, 1.0)], partial(merged_delta, ridge=0.1))
+
+    def record() -> None:
+        for module in sums.watched:
+            sums.consume(module, torch.ones(2, base.modules[module][1]))
+
+    record()
+    sums.close(0)
+    record()
+    assert sums.bytes == sums_bytes(base, modules)
+
+
+@pytest.mark.parametrize(("stage", "columns"), [(CROSS_ATTENTION, 2), (UNET, 2 * 3)])
+def test_the_hinge_keeps_the_columns_that_were_planned(
+    base: Base, cases: list[Case], stage: str, columns: int
+) -> None:
+    """Of two templates one each, and of three sampling steps two each."""
+    recipe = recipe_for(base, cases)
+    modules = [m for m in attention_modules(base.modules) if stage_of(m) == stage]
+    widths = {input_of(module): base.modules[module][1] for module in modules}
+    held = [statistics_bytes(base, recipe, stage, modules, concepts) for concepts in (0, 5)]
+    assert held[0] == sums_bytes(base, modules)
+    assert held[1] - held[0] == 5 * columns * sum(widths.values()) * 4
+
+
+def test_the_published_method_keeps_every_sample(base: Base, cases: list[Case]) -> None:
+    recipe = recipe_for(base, cases, "loraclr-paper")
+    module = next(m for m in base.modules if m.endswith("down_blocks.0.attentions.0.proj_in"))
+    side = json.loads((base.path / "unet" / "config.json").read_text())["sample_size"]
+    one = 2 * 3 * side**2 * base.modules[module][1] * 4  # two prompts of three steps
+    assert statistics_bytes(base, recipe, UNET, [module], 4) == 5 * one
 
 
 def test_lines_can_be_read(base: Base, cases: list[Case]) -> None:
     plan = plan_merge(base, [case.named for case in cases], recipe_for(base, cases))
     text = "\n".join(plan.lines())
-    assert "loraclr: rex x 1, tom x 1 into small" in text
+    assert "loraclr margin=0.5: rex x 1, tom x 1 into small" in text
     assert "tom: <rex> becomes <rex-2>" in text
     assert "peak memory about" in text
     assert max(map(len, plan.lines())) <= 100
@@ -77,6 +105,20 @@ def test_concat_needs_no_statistics(base: Base, cases: list[Case]) -> None:
     plan = plan_merge(base, [case.named for case in cases], recipe_for(base, cases, "concat"))
     assert [step.name for step in plan.operations] == ["tokens", "sum", "write", "verify"]
     assert all(step.statistics_bytes == 0 for step in plan.operations)
+
+
+def test_it_tells_what_is_written_and_held(base: Base, cases: list[Case]) -> None:
+    recipe = recipe_for(base, cases, "concat")
+    given = base, [case.named for case in cases]
+    whole, half = (plan_merge(*given, replace(recipe, dtype=d)) for d in ("float32", "float16"))
+    files = [file for part in base.components for file in (base.path / part).glob("*.safetensors")]
+    numbers = sum(t.numel() for file in files for t in load_file(file).values())
+    assert whole.written_bytes == whole.to_json()["written_bytes"] == 4 * numbers
+    assert half.written_bytes == 2 * numbers
+    assert any("writes about" in line and "float16" in line for line in half.lines())
+    # Only with statistics is the model in memory.
+    heard = plan_merge(*given, recipe_for(base, cases))
+    assert heard.peak_bytes > whole.peak_bytes + 3 * numbers
 
 
 def test_other_weights_of_these_shapes_are_allowed_and_said(base: Base, tmp_path: Path) -> None:
@@ -119,3 +161,29 @@ def test_files_are_those_the_recipe_means(base: Base, cases: list[Case]) -> None
     changed = [("rex", cases[1].path), cases[1].named]
     with pytest.raises(ArtifactError, match="is not the adapter 'rex' any more"):
         plan_merge(base, changed, recipe)
+
+
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.1, 0.2, -0.3)])
+def test_a_mean_of_weights_that_cancel_is_refused_before_it_runs(
+    weights: tuple[float, ...], base: Base, tmp_path: Path
+) -> None:
+    modules = attention_modules(base.modules)[:1]
+    cases = [
+        adapter(tmp_path, base, name, modules, seed=seed, weight=weight)
+        for seed, (name, weight) in enumerate(zip("abc", weights, strict=False))
+    ]
+    named = [case.named for case in cases]
+    with pytest.raises(UsageError, match="add up to 0"):
+        plan_merge(base, named, recipe_for(base, cases, "linear"))
+    assert plan_merge(base, named, recipe_for(base, cases, "concat")).modules
+
+
+def test_prompts_that_would_not_say_the_learnt_token_are_warned_of(
+    base: Base, tmp_path: Path
+) -> None:
+    case = adapter(tmp_path, base, "rex", attention_modules(base.modules)[:1])
+    told = replace(case.ref, concepts=(Concept("<x>", "dog"),))
+    recipe = replace(recipe_for(base, [case]), adapters=(told,))
+    (said,) = plan_merge(base, [case.named], recipe).warnings
+    assert "rex has learnt <rex>, and the recipe asks for <x>" in said
+    assert not plan_merge(base, [case.named], recipe_for(base, [case])).warnings

@@ -14,12 +14,13 @@ from adreg.merge.methods.table import METHODS
 from adreg.merge.recipe import (
     AdapterRef,
     BaseRef,
+    KeepPrior,
     MergeRecipe,
     Refinement,
     Sampling,
     from_json,
-    new_recipe,
 )
+from adreg.merge.recipe_defaults import new_recipe
 
 BASE = BaseRef("small", "b" * 64)
 REX = AdapterRef("rex", "1" * 64, 0.5, (Concept("<rex>", "dog"),))
@@ -27,7 +28,8 @@ TOM = AdapterRef("tom", "2" * 64)
 
 
 def loraclr(*adapters: AdapterRef, **changes: Any) -> MergeRecipe:
-    settings = {"ridge": 0.01, "sampling": Sampling(), **changes}
+    own = {"settings": {"margin": 0.5}, "ridge": 0.01, "sampling": Sampling()}
+    settings = {**own, **changes}
     return MergeRecipe("loraclr", BASE, adapters or (REX, TOM), **settings)
 
 
@@ -36,7 +38,13 @@ def some_base(family: str) -> Base:
 
 
 @pytest.mark.parametrize(
-    "recipe", [loraclr(), loraclr(refine=Refinement(steps=7)), MergeRecipe("concat", BASE, (TOM,))]
+    "recipe",
+    [
+        loraclr(),
+        loraclr(refine=Refinement(steps=7)),
+        loraclr(rounds=3, keep_prior=KeepPrior(0.3, ("a house",))),
+        MergeRecipe("concat", BASE, (TOM,)),
+    ],
 )
 def test_json_gives_the_recipe_back(recipe: MergeRecipe) -> None:
     assert from_json(recipe.to_json()) == recipe
@@ -55,6 +63,11 @@ def test_every_setting_changes_the_digest() -> None:
         replace(recipe, base=BaseRef("small", "c" * 64)),
         replace(recipe, refine=Refinement()),
         replace(recipe, refine=Refinement(steps=99)),
+        replace(recipe, settings={"margin": 0.4}),
+        replace(recipe, rounds=2),
+        replace(recipe, keep_prior=KeepPrior(0.3, ("a house",))),
+        replace(recipe, keep_prior=KeepPrior(0.4, ("a house",))),
+        replace(recipe, keep_prior=KeepPrior(0.3, ("a mug",))),
         MergeRecipe("concat", BASE, (REX, TOM)),
     ]
     assert len({recipe.digest(), *(other.digest() for other in others)}) == 1 + len(others)
@@ -108,6 +121,13 @@ def test_refuses_nothing_and_twice_the_same() -> None:
         ({"refine": Refinement(steps=0)}, "refine.steps"),
         ({"refine": Refinement(learning_rate=0.0)}, "refine.learning_rate"),
         ({"refine": Refinement(prompts=("a photo",))}, "refine.prompts"),
+        ({"rounds": 0}, "rounds"),
+        ({"rounds": 1.5}, "rounds"),
+        ({"keep_prior": KeepPrior(0, ("a house",))}, "keep_prior.weight"),
+        ({"keep_prior": KeepPrior(float("nan"), ("a house",))}, "keep_prior.weight"),
+        ({"keep_prior": KeepPrior(1, ())}, "keep_prior.prompts"),
+        ({"settings": {}}, "settings.margin"),
+        ({"settings": {"margin": -1}}, "margin"),
     ],
 )
 def test_names_the_setting_that_does_not_fit(changes: dict[str, Any], field: str) -> None:
@@ -133,8 +153,10 @@ def test_an_unknown_method_names_the_known() -> None:
 @pytest.mark.parametrize(
     ("broken", "field"),
     [
-        ({"version": 2}, "version"),
-        ({"dtype": "float16"}, "dtype"),
+        ({"version": 3}, "version"),
+        ({"dtype": "float8"}, "dtype"),
+        ({"shard_size": 12}, "shard_size"),
+        ({"shard_size": "2GB"}, "shard_size"),
         ({"base": {"name": "x"}}, "digest"),
         ({"adapters": [{"name": "rex"}]}, "digest"),
         ({"sampling": {"prompts": ["{c}"], "pictures": 1}}, "pictures"),
@@ -146,6 +168,14 @@ def test_broken_json_is_a_usage_error_that_names_the_field(
 ) -> None:
     with pytest.raises(UsageError, match=field):
         from_json(loraclr().to_json() | broken)
+
+
+@pytest.mark.parametrize("output", [{"dtype": "bfloat16"}, {"shard_size": 2_000_000_000}])
+def test_how_the_checkpoint_is_written_is_part_of_the_recipe(output: dict[str, Any]) -> None:
+    recipe, usual = (new_recipe(some_base("sd1"), [REX], "concat", **o) for o in (output, {}))
+    assert from_json(recipe.to_json()) == recipe
+    assert recipe.digest() != usual.digest()
+    assert (usual.to_json()["dtype"], "shard_size" in usual.to_json()) == ("float32", False)
 
 
 def test_a_methods_settings_are_stated_in_full() -> None:
@@ -172,6 +202,30 @@ def test_settings_that_cannot_be_meant_are_named(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         new_recipe(some_base("sd1"), [REX, TOM], method, settings=settings)
+
+
+def test_a_number_is_spelled_as_the_default_is() -> None:
+    one, same = (
+        new_recipe(some_base("sd1"), [REX, TOM], "svd", settings={"rank": rank})
+        for rank in (8, 8.0)
+    )
+    assert one.digest() == same.digest()
+
+
+def test_ordinary_prompts_are_of_the_concepts_classes_and_of_others() -> None:
+    recipe = new_recipe(some_base("sd1"), [REX, TOM], keep_prior=0.3)
+    assert recipe.keep_prior is not None
+    prompts = recipe.keep_prior.prompts
+    assert recipe.keep_prior.weight == 0.3
+    assert len(prompts) == len(set(prompts)) == 16
+    assert sum("dog" in prompt for prompt in prompts) == 8
+    assert not any("<rex>" in prompt for prompt in prompts)
+    without = new_recipe(some_base("pocket"), [TOM], keep_prior=0.3).keep_prior
+    assert without is not None
+    assert len(without.prompts) == 16
+    assert new_recipe(some_base("sd1"), [REX], keep_prior=0).keep_prior is None
+    needed = new_recipe(some_base("sd1"), [REX], "custom-diffusion").keep_prior
+    assert needed is not None
 
 
 def test_only_loraclr_is_refined_unasked() -> None:

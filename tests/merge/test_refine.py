@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adreg.bases.load import load_pipeline
-from adreg.diffusion.modules import attention_modules
+from adreg.diffusion.modules import attention_modules, get_module
 from adreg.diffusion.sample import sample_latents
 from adreg.diffusion.tokens import add_tokens, encode
 from adreg.domain import Base, silent
@@ -94,7 +95,7 @@ def model(pipe: Any, plan: Plan, cases: list[Case], number: int) -> AbstractCont
     """One adapter alone, or after the last of them the base."""
     if number == len(cases):
         return nullcontext()
-    return alone(pipe, plan.operands[number], cases[number].weights.deltas)
+    return alone(pipe, plan.operands[number].name, cases[number].weights.deltas)
 
 
 def test_pictures_of_the_model_itself_are_noised(pipe: Any, plan: Plan, cases: list[Case]) -> None:
@@ -107,7 +108,7 @@ def test_pictures_of_the_model_itself_are_noised(pipe: Any, plan: Plan, cases: l
     # P(t) ~ t: the mean is two thirds of all steps, the mean square a half.
     assert times.mean() / 1000 == pytest.approx(2 / 3, abs=0.02)
     assert (times / 1000).square().mean() == pytest.approx(1 / 2, abs=0.02)
-    with alone(pipe, plan.operands[0], cases[0].weights.deltas):
+    with alone(pipe, plan.operands[0].name, cases[0].weights.deltas):
         clean = sample_latents(pipe, ["a <rex> dog"], [how.seed], steps=how.sampling_steps)[0]
     kept = pipe.scheduler.alphas_cumprod[times.long()].sqrt()
     for noisy, share in zip(bank.noisy[mine], kept, strict=True):
@@ -117,9 +118,9 @@ def test_pictures_of_the_model_itself_are_noised(pipe: Any, plan: Plan, cases: l
 
 
 def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
-    pipe: Any, plan: Plan, cases: list[Case]
+    pipe: Any, plan: Plan, cases: list[Case], tmp_path: Path
 ) -> None:
-    solved = solve_stages(pipe, plan, adapted(cases), silent)
+    solved = dict(solve_stages(pipe, plan, adapted(cases), tmp_path, silent))
     before = weights_of(pipe)
     bank = record(pipe, plan, adapted(cases), silent)
     refined = refine(pipe, solved, bank, replace(HOW, steps=40), silent)
@@ -132,9 +133,9 @@ def test_predictions_come_nearer_and_the_pipeline_is_left_as_it_was(
         assert same == module.startswith("text_encoder."), module
 
 
-def test_the_first_step_is_adams(pipe: Any, plan: Plan, cases: list[Case]) -> None:
+def test_the_first_step_is_adams(pipe: Any, plan: Plan, cases: list[Case], tmp_path: Path) -> None:
     """A first step of Adam moves each weight by the rate, against its gradient's sign."""
-    solved = solve_stages(pipe, plan, adapted(cases), silent)
+    solved = dict(solve_stages(pipe, plan, adapted(cases), tmp_path, silent))
     bank = record(pipe, plan, adapted(cases), silent)
     how = replace(HOW, steps=1, batch=len(bank.noisy))  # one draw from each part: all of it
     refined = refine(pipe, solved, bank, how, silent)
@@ -147,6 +148,22 @@ def test_the_first_step_is_adams(pipe: Any, plan: Plan, cases: list[Case]) -> No
     moved = refined[module][row, column] - solved[module][row, column]
     assert moved.sign() == (lower - higher).sign()
     assert moved.abs().item() == pytest.approx(HOW.learning_rate, rel=1e-2)
+
+
+def test_what_weighs_nothing_is_not_heard(pipe: Any, plan: Plan) -> None:
+    bank, other = Bank(), Bank()
+    noisy, text = torch.ones(2, 4, 16, 16), encode(pipe, ["a dog", "a cat"])
+    with torch.no_grad():
+        own = pipe.unet(noisy, torch.tensor([10, 20]), text).sample
+    for one, wrong in ((bank, 1.0), (other, -2.0)):
+        one.add(noisy[:1], torch.tensor([10]), text[:1], own[:1] + 0.1, 1.0)
+        one.add(noisy[1:], torch.tensor([20]), text[1:], own[1:] + wrong, 0.0)
+    module = next(module for module in plan.modules if module.startswith("unet."))
+    deltas = {module: torch.zeros(get_module(pipe, module).weight.shape).flatten(1)}
+    how = replace(HOW, steps=1, batch=2)  # one draw from each part: both
+    found = [refine(pipe, deltas, one, how, silent)[module] for one in (bank, other)]
+    assert found[0].any()
+    assert torch.equal(*found)
 
 
 def test_nothing_of_the_unet_is_nothing_to_refine(base: Base, cases: list[Case], pipe: Any) -> None:

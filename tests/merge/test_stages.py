@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,13 @@ from adreg.diffusion.tokens import add_tokens, token_ids
 from adreg.domain import Base, silent
 from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, stage_of
 from adreg.merge.plan import Plan, plan_merge
-from adreg.merge.stages import applied, solve_stages
-from tests.merge.cases import QUICK, Case, adapter, recipe_for
+from adreg.merge.recipe import KeepPrior, Sampling
+from adreg.merge.scratch import Layers
+from adreg.merge.stages import applied, solve_stages, speakers_of
+from tests.merge.cases import Case, adapter, recipe_for
 
 RIDGE = 1e-3
+SAMPLING = Sampling(images=2, steps=2, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,8 @@ def cases(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def plan(base: Base, cases: list[Case]) -> Plan:
-    return plan_merge(base, [c.named for c in cases], recipe_for(base, cases, ridge=RIDGE))
+    recipe = replace(recipe_for(base, cases, ridge=RIDGE, margin=0), sampling=SAMPLING)
+    return plan_merge(base, [c.named for c in cases], recipe)
 
 
 @pytest.fixture
@@ -43,6 +49,11 @@ def pipe(base: Base, cases: list[Case]) -> Any:
     found = load_pipeline(base.path)
     add_tokens(found, {t: rows for case in cases for t, rows in case.weights.tokens.items()})
     return found
+
+
+def solved(pipe: Any, plan: Plan, cases: list[Case], scratch: Path) -> dict[str, Tensor]:
+    adapted = {case.ref.digest: case.weights.factors for case in cases}
+    return dict(solve_stages(pipe, plan, adapted, scratch, silent))
 
 
 def samples(pipe: Any, modules: list[str], run: Any) -> dict[str, Tensor]:
@@ -78,25 +89,58 @@ def fused(pipe: Any, case: Case) -> Any:
 
 
 def test_every_stage_equals_least_squares_on_its_own_samples(
-    base: Base, pipe: Any, plan: Plan, cases: list[Case]
+    base: Base, pipe: Any, plan: Plan, cases: list[Case], tmp_path: Path
 ) -> None:
-    deltas = solve_stages(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
-    assert list(deltas) == sorted(
-        deltas, key=lambda m: [TEXT_ENCODER, CROSS_ATTENTION, UNET].index(stage_of(m))
-    )
+    deltas = solved(pipe, plan, cases, tmp_path)
     text = {m: d for m, d in deltas.items() if stage_of(m) == TEXT_ENCODER}
     for stage in (TEXT_ENCODER, CROSS_ATTENTION, UNET):
         modules = [module for module in deltas if stage_of(module) == stage]
         assert modules
         recorded = [recorded_inputs(pipe, case, stage, modules, text) for case in cases]
-        for module in modules:
-            parts = [
-                (delta_of(base, case, module), seen[module], case.ref.weight)
-                for case, seen in zip(cases, recorded, strict=True)
-            ]
-            expected = least_squares(parts)
-            error = (deltas[module].double() - expected).abs().max() / expected.abs().max()
-            assert error < 1e-3, f"{stage}: {module}"
+        assert_least_squares(base, cases, {m: deltas[m] for m in modules}, recorded)
+
+
+def test_a_second_round_equals_least_squares_on_the_merged_models_samples(
+    base: Base, pipe: Any, plan: Plan, cases: list[Case], tmp_path: Path
+) -> None:
+    """Nothing of an adapter's own is heard, but all that is merged by then: the stages before this
+    one by now, the others as the first round left them."""
+    rounds = replace(plan, recipe=replace(plan.recipe, rounds=2))
+    deltas = solved(pipe, rounds, cases, tmp_path)
+    acting = dict(Layers(tmp_path / "round-1"))
+    for stage in (TEXT_ENCODER, CROSS_ATTENTION, UNET):
+        modules = [module for module in deltas if stage_of(module) == stage]
+        with applied(pipe, acting):
+            recorded = [listened(pipe, case, stage, modules) for case in cases]
+        assert_least_squares(base, cases, {m: deltas[m] for m in modules}, recorded)
+        acting |= {module: deltas[module] for module in modules}
+
+
+def test_ordinary_prompts_weigh_their_share_of_what_all_concepts_do(
+    plan: Plan, cases: list[Case]
+) -> None:
+    kept = KeepPrior(0.3, ("a house", "a red tree", "a car at night"))
+    recipe = replace(plan.recipe, keep_prior=kept)
+    adapted = {case.ref.digest: case.weights.factors for case in cases}
+    *concepts, ordinary = speakers_of(replace(plan, recipe=recipe), adapted)
+    # Two prompts of a concept of weight 1, two of one of weight 0.5.
+    assert [speaker.voice.weight for speaker in concepts] == [1.0, 0.5]
+    assert ordinary.voice.weight * len(kept.prompts) == pytest.approx(0.3 * (2 * 1.0 + 2 * 0.5))
+    assert not ordinary.voice.concept
+    assert not ordinary.voice.deltas
+
+
+def assert_least_squares(
+    base: Base, cases: list[Case], deltas: dict[str, Tensor], recorded: list[dict[str, Tensor]]
+) -> None:
+    for module, delta in deltas.items():
+        parts = [
+            (delta_of(base, case, module), seen[module], case.ref.weight)
+            for case, seen in zip(cases, recorded, strict=True)
+        ]
+        expected = least_squares(parts)
+        error = (delta.double() - expected).abs().max() / expected.abs().max()
+        assert error < 1e-3, module
 
 
 def delta_of(base: Base, case: Case, module: str) -> Tensor:
@@ -107,35 +151,40 @@ def delta_of(base: Base, case: Case, module: str) -> Tensor:
 def recorded_inputs(
     pipe: Any, case: Case, stage: str, modules: list[str], text: dict[str, Tensor]
 ) -> dict[str, Tensor]:
+    with applied(pipe, text) if stage == CROSS_ATTENTION else fused(pipe, case):
+        return listened(pipe, case, stage, modules)
+
+
+def listened(pipe: Any, case: Case, stage: str, modules: list[str]) -> dict[str, Tensor]:
+    """What the layers read while the pipeline as it is now is asked for a concept."""
     phrase = f"<{case.ref.name}> dog"
     ids = token_ids(pipe, [f"photo of a {phrase}", phrase])
     if stage == TEXT_ENCODER:
-        with fused(pipe, case):
-            return samples(pipe, modules, lambda: pipe.text_encoder(ids))
+        return samples(pipe, modules, lambda: pipe.text_encoder(ids))
     if stage == CROSS_ATTENTION:
-        with applied(pipe, text), torch.no_grad():
+        with torch.no_grad():
             features = pipe.text_encoder(ids)[0].flatten(0, 1)
         return dict.fromkeys(modules, features)
-    with fused(pipe, case):
-        return samples(pipe, modules, lambda: draw(pipe, phrase))
+    return samples(pipe, modules, lambda: draw(pipe, phrase))
 
 
 def draw(pipe: Any, phrase: str) -> None:
     for prompt in (f"photo of a {phrase}", phrase):
-        pipe(
-            prompt,
-            generator=torch.Generator().manual_seed(0),
-            num_inference_steps=QUICK.steps,
-            guidance_scale=1.0,
-            output_type="latent",
-        )
+        for image in range(SAMPLING.images):
+            pipe(
+                prompt,
+                generator=torch.Generator().manual_seed(SAMPLING.seed + image),
+                num_inference_steps=SAMPLING.steps,
+                guidance_scale=1.0,
+                output_type="latent",
+            )
 
 
 def test_the_pipeline_is_given_back_as_it_was(
-    base: Base, pipe: Any, plan: Plan, cases: list[Case]
+    base: Base, pipe: Any, plan: Plan, cases: list[Case], tmp_path: Path
 ) -> None:
     before = {m: weight_matrix(get_module(pipe, m)).clone() for m in base.modules}
-    solve_stages(pipe, plan, {c.ref.digest: c.weights.factors for c in cases}, silent)
+    solved(pipe, plan, cases, tmp_path)
     for module, weight in before.items():
         assert torch.equal(weight_matrix(get_module(pipe, module)), weight), module
 
@@ -144,11 +193,12 @@ def test_the_pipeline_is_given_back_as_it_was(
     ("method", "share"), [("regmean", 1e-3), ("ssr", 1e-3), ("gradient-fusion", 0.05)]
 )
 def test_one_adapter_alone_comes_back_on_its_inputs(
-    base: Base, pipe: Any, cases: list[Case], method: str, share: float
+    base: Base, pipe: Any, cases: list[Case], method: str, share: float, tmp_path: Path
 ) -> None:
     one = cases[0]
-    plan = plan_merge(base, [one.named], recipe_for(base, [one], method, ridge=1e-9))
-    deltas = solve_stages(pipe, plan, {one.ref.digest: one.weights.factors}, silent)
+    recipe = replace(recipe_for(base, [one], method, ridge=1e-9), sampling=SAMPLING)
+    plan = plan_merge(base, [one.named], recipe)
+    deltas = solved(pipe, plan, [one], tmp_path)
     text = {m: d for m, d in deltas.items() if stage_of(m) == TEXT_ENCODER}
     for stage in (TEXT_ENCODER, CROSS_ATTENTION, UNET):
         modules = [module for module in deltas if stage_of(module) == stage]

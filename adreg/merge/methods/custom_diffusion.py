@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adreg.errors import ArtifactError
+from adreg.merge.methods.scale import DAMAGED
 
 _RIDGE = 1e-6  # relative to the mean eigenvalue
 
@@ -36,5 +37,5 @@ def merged_delta(words: Tensor, changes: Tensor, ordinary: Tensor) -> Tensor:
 def _firm(gram: Tensor) -> Tensor:
     level = float(gram.diagonal().mean())
     if not (level > 0 and bool(torch.isfinite(gram).all())):
-        raise ArtifactError("text features are all zero or not finite")
+        raise ArtifactError("text features are all zero or not finite", remedy=DAMAGED)
     return gram + _RIDGE * level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adreg.merge.methods.scale import mean_eigenvalue
+from adreg.merge.methods.scale import check_finite, mean_eigenvalue
 
 
 @torch.enable_grad()
@@ -22,7 +22,8 @@ def merged_delta(gram: Tensor, target: Tensor, steps: int) -> Tensor:
     fp32. The loss needs no more: tr(dW S dW^T) - 2 tr(R dW^T) and a constant. Raises ArtifactError
     where the statistics are not finite or say nothing.
     """
-    scale = mean_eigenvalue(gram, target)
+    check_finite(target)
+    scale = mean_eigenvalue(gram)
     normal, wanted = gram.double() / scale, target.double() / scale
     delta = torch.zeros_like(wanted, requires_grad=True)
     optimizer = torch.optim.LBFGS([delta], max_iter=steps, line_search_fn="strong_wolfe")

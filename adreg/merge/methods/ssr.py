@@ -34,7 +34,7 @@ def merged_delta(
         ends.append(ends[-1] + own.rank)
     rows = torch.cat([core[ends[k] : ends[k + 1]] for k, core in enumerate(cores)]).double()
     total = torch.stack([*cores, *([] if others is None else [others])]).double().sum(dim=0)
-    scale = mean_eigenvalue(total, total)
+    scale = mean_eigenvalue(total)
     system = total / scale
     system.diagonal().add_(ridge)
     mixing: Tensor = torch.linalg.solve(system, rows / scale, left=False)

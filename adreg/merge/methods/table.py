@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 STRENGTH = "the strength of the adapter"
 SHARE = "how much a concept counts where concepts disagree"
@@ -18,7 +19,8 @@ class Method:
     """One line about a method; `weights` says what an adapter's weight means to it.
 
     `settings` are its own, by name, with what they are where nobody says otherwise; `ridge` that of
-    its linear systems, relative to the mean eigenvalue, None where it has none.
+    its linear systems, relative to the mean eigenvalue, None where it has none. `refreshed` methods
+    take rounds; `prior` says whether ordinary prompts can be kept, or have to be.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Method:
     weights: str
     ridge: float | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
+    refreshed: bool = False
+    prior: Literal["possible", "needed"] | None = None
 
 
 def spelled(settings: Mapping[str, float]) -> str:
@@ -40,11 +44,22 @@ METHODS: dict[str, Method] = {
     for method in (
         Method(
             name="loraclr",
-            line="keeps each adapter's outputs on its own layer inputs; closed form, no hinge yet",
-            paper="LoRACLR, arXiv:2412.09622, the attracting part",
+            line="keeps each adapter's outputs on its own layer inputs, and other concepts' away",
+            paper="LoRACLR, arXiv:2412.09622, solved in Gram space",
             needs_statistics=True,
             weights=SHARE,
             ridge=0.1,
+            settings={"margin": 0.5},
+            refreshed=True,
+            prior="possible",
+        ),
+        Method(
+            name="loraclr-paper",
+            line="the same objective as published: 50 steps of AdamW on all the samples",
+            paper="LoRACLR, arXiv:2412.09622",
+            needs_statistics=True,
+            weights="none: all count alike",
+            settings={"margin": 0.5, "steps": 50},
         ),
         Method(
             name="concat",
@@ -99,6 +114,8 @@ METHODS: dict[str, Method] = {
             needs_statistics=True,
             weights=SHARE,
             settings={"alpha": 0.9},
+            refreshed=True,
+            prior="possible",
         ),
         Method(
             name="gradient-fusion",
@@ -107,6 +124,8 @@ METHODS: dict[str, Method] = {
             needs_statistics=True,
             weights=SHARE,
             settings={"steps": 50},
+            refreshed=True,
+            prior="possible",
         ),
         Method(
             name="ssr",
@@ -115,6 +134,16 @@ METHODS: dict[str, Method] = {
             needs_statistics=True,
             weights=STRENGTH,
             ridge=0.01,
+            refreshed=True,
+            prior="possible",
+        ),
+        Method(
+            name="custom-diffusion",
+            line="K and V alone: the concepts' words come out exactly, ordinary ones least changed",
+            paper="Custom Diffusion, arXiv:2212.04488",
+            needs_statistics=True,
+            weights=STRENGTH,
+            prior="needed",
         ),
     )
 }

@@ -1,0 +1,59 @@
+"""A few layer inputs of every concept, paired: the same template, seed, step and position.
+
+What the hinge of methods/loraclr.py measures distances on. A pixel is a token, and of every step
+some are kept; of a prompt the tokens that name the concept are, as their mean, so that triggers of
+any length pair up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from adreg.merge.layers import PER_CALL
+
+
+class Columns:
+    """K columns of every input (in x K) and concept; `close` ends a concept."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[Tensor]] = defaultdict(list)
+        self._kept: dict[str, list[Tensor]] = defaultdict(list)
+
+    def consume(self, source: str, x: Tensor, named: Tensor | None) -> None:
+        """Keep some of the tokens `x` (tokens x in) that entered a layer.
+
+        `named` (prompts x positions) says which of a prompt's tokens name the concept; None where
+        the tokens are pixels.
+        """
+        kept = self._open[source]
+        kept.append(_pixels(source, len(kept), x) if named is None else _pooled(x, named))
+
+    def close(self) -> None:
+        """The concept at hand is over."""
+        for source, parts in self._open.items():
+            self._kept[source].append(torch.cat(parts).T)
+        self._open.clear()
+
+    def drop(self) -> None:
+        """What is open is no concept."""
+        self._open.clear()
+
+    def of(self, source: str) -> list[Tensor]:
+        """X_c (in x K) of every concept, in the order they were closed."""
+        return self._kept[source]
+
+
+def _pixels(source: str, call: int, x: Tensor) -> Tensor:
+    named = hashlib.sha256(f"{source} {call}".encode()).digest()[:8]
+    draw = torch.Generator().manual_seed(int.from_bytes(named) >> 1)
+    return x[torch.randint(len(x), (PER_CALL,), generator=draw).to(x.device)]
+
+
+def _pooled(x: Tensor, named: Tensor) -> Tensor:
+    """The mean (prompts x in) of each prompt's named tokens."""
+    shares = named.to(x) / named.to(x).sum(dim=1, keepdim=True)
+    return torch.einsum("pt,pti->pi", shares, x.view(*named.shape, x.shape[-1]))
