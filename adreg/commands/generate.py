@@ -19,6 +19,13 @@ def generate(
         typer.Option(help="Adapters, name or name:weight; repeat it, or separate by commas."),
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="A merged checkpoint instead.")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:X0,Y0,X1,Y1[:PROMPT]",
+            help="Where a concept is to be, in shares of width and height; repeat it.",
+        ),
+    ] = None,
     number: Annotated[int, typer.Option("-n", help="How many pictures.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="The first picture's seed.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sheet.png"),
@@ -42,6 +49,7 @@ def generate(
         base=base,
         steps=steps,
         guidance=guidance,
+        regions=region or [],
         out=out,
     )
     result = run_job(ws, job, wait=not no_wait)

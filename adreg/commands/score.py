@@ -1,21 +1,24 @@
-"""score: measure what an adapter does to its base."""
+"""score: measure what an adapter does to its base, or what a checkpoint kept of its adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adreg.commands import options
 from adreg.commands.output import notice, print_json, print_table
 from adreg.commands.run import open_workspace, run_job
-from adreg.commands.views import adapter_view, score_view
-from adreg.domain import Json
+from adreg.commands.views import adapter_view, checkpoint_view, score_view
+from adreg.domain import Checkpoint, Job, Json
+
+if TYPE_CHECKING:
+    from adreg.service.workspace import Workspace
 
 
 def score(
-    name: Annotated[str, typer.Argument(help="The adapter.")],
+    name: Annotated[str, typer.Argument(help="The adapter, or the checkpoint.")],
     base: options.Base = None,
     scorer: options.Scorer = None,
     identity_scorer: options.IdentityScorer = None,
@@ -23,28 +26,64 @@ def score(
     no_wait: options.NoWait = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score an adapter: what the base knew, likeness, text, diversity; on a line, forgetting."""
+    """Score an adapter: what the base knew, likeness, text, diversity; on a line, forgetting.
+
+    A checkpoint: the same of all its concepts, and whether two in one picture stay apart.
+    """
     from adreg.registry import scores
+
+    ws = open_workspace(device=device)
+    by = {"base_ref": base, "scorer": scorer, "identity_scorer": identity_scorer}
+    checkpoint = _checkpoint(ws, name)
+    if checkpoint is not None:
+        job, skipped = _measure_checkpoint(ws, checkpoint, by, wait=not no_wait)
+        measured = scores.of(ws.registry.db, checkpoint.digest)
+        view = checkpoint_view(checkpoint)
+    else:
+        job, skipped = _measure_adapter(ws, name, by, wait=not no_wait)
+        adapter = ws.registry.adapter(name)
+        measured = scores.of(ws.registry.db, adapter.digest)
+        view = adapter_view(adapter, measured)
+    for left_out, reason in skipped.items():
+        notice(f"{left_out} is not measured: {reason}")
+    details = [score_view(score) for score in measured]
+    if as_json:
+        print_json({**view, "score_details": details, "skipped": skipped, "job": job.id})
+    else:
+        print_scores(f"scores of {view['name']}", details)
+
+
+def _checkpoint(ws: Workspace, name: str) -> Checkpoint | None:
+    from adreg.registry.checkpoints import by_digest
+    from adreg.registry.names import digest_of
+
+    digest = digest_of(ws.registry.db, name, "checkpoint") or name
+    return by_digest(ws.registry.db, ws.registry.store, digest)
+
+
+def _measure_adapter(
+    ws: Workspace, name: str, by: Mapping[str, str | None], *, wait: bool
+) -> tuple[Job, dict[str, str]]:
+    """The job, done, and what was not measured and why; with the line's, of an adapter of one."""
     from adreg.service.forgetting import follow
     from adreg.service.scoring import request_score
 
-    ws = open_workspace(device=device)
-    job = request_score(ws, name, base_ref=base, scorer=scorer, identity_scorer=identity_scorer)
-    skipped = dict(run_job(ws, job, wait=not no_wait)["skipped"])
-    adapter = ws.registry.adapter(name)
+    job = request_score(ws, name, **by)
+    skipped = dict(run_job(ws, job, wait=wait)["skipped"])
     if (further := follow(ws, job.request)) is not None:
-        run_job(ws, further, wait=not no_wait)
-    elif adapter.line is not None:
+        run_job(ws, further, wait=wait)
+    elif ws.registry.adapter(name).line is not None:
         skipped["forgetting/1"] = skipped["identity/1"]
-    for left_out, reason in skipped.items():
-        notice(f"{left_out} is not measured: {reason}")
-    measured = scores.of(ws.registry.db, adapter.digest)
-    details = [score_view(score) for score in measured]
-    if as_json:
-        view = adapter_view(adapter, measured)
-        print_json({**view, "score_details": details, "skipped": skipped, "job": job.id})
-    else:
-        print_scores(f"scores of {adapter.name}", details)
+    return job, skipped
+
+
+def _measure_checkpoint(
+    ws: Workspace, checkpoint: Checkpoint, by: Mapping[str, str | None], *, wait: bool
+) -> tuple[Job, dict[str, str]]:
+    from adreg.service.scoring_checkpoints import request_checkpoint_score
+
+    job = request_checkpoint_score(ws, checkpoint, **by)
+    return job, dict(run_job(ws, job, wait=wait)["skipped"])
 
 
 def print_scores(title: str, views: Sequence[Json]) -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 from adreg.bases.load import load_pipeline, pick_device
 from adreg.diffusion.attach import attach
 from adreg.diffusion.modules import live_modules
+from adreg.diffusion.regions import regions
 from adreg.diffusion.sample import USUAL_STEPS, sample, usual_guidance
 from adreg.diffusion.sheet import sheet
-from adreg.domain import Json, Progress
+from adreg.domain import Json, Progress, Region
 from adreg.formats.read import read_adapter
 
 SHEET = "artefact/sheet.png"
@@ -21,8 +22,9 @@ SHEET = "artefact/sheet.png"
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     """One picture for every prompt with every seed, and all on one sheet: a row a prompt.
 
-    inputs: base or checkpoint (path), adapters ([{name, path, weight}]), prompts, seeds, steps and
-    guidance (null: what suits the base), device.
+    inputs: base or checkpoint (path), adapters ([{name, path, weight}]), prompts, seeds, regions
+    ([{box, prompt}], the same in every picture), steps and guidance (null: what suits the base),
+    device.
     """
     progress("loading", 0, 1)
     source = Path(inputs["checkpoint"] or inputs["base"])
@@ -33,14 +35,15 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
         attach(pipe, entry["name"], weights, entry["weight"])
     prompts, seeds = inputs["prompts"], inputs["seeds"]
     pairs = list(product(prompts, seeds))
-    images = sample(
-        pipe,
-        [prompt for prompt, _ in pairs],
-        [seed for _, seed in pairs],
-        steps=inputs["steps"] or USUAL_STEPS,
-        guidance=usual_guidance(pipe) if inputs["guidance"] is None else inputs["guidance"],
-        progress=progress,
-    )
+    with regions(pipe, [Region(tuple(r["box"]), r["prompt"]) for r in inputs["regions"]]):
+        images = sample(
+            pipe,
+            [prompt for prompt, _ in pairs],
+            [seed for _, seed in pairs],
+            steps=inputs["steps"] or USUAL_STEPS,
+            guidance=usual_guidance(pipe) if inputs["guidance"] is None else inputs["guidance"],
+            progress=progress,
+        )
     return _save(images, prompts, seeds, staging)
 
 

@@ -12,6 +12,7 @@ from adreg.bases.scorers import find_identity_scorer, find_scorer
 from adreg.diffusion.modules import live_modules
 from adreg.domain import Concept, Json, Progress
 from adreg.formats.read import read_adapter
+from adreg.jobs.previews import save_previews
 from adreg.score import identity, preservation
 from adreg.score.features import ImageScorer, Scorer
 from adreg.score.measure import likeness, scores
@@ -75,11 +76,4 @@ def _save_previews(pictures: Pictures, staging: Path) -> list[Json]:
         if ask.about == "class"
     ]
     shown = [*zip(pictures.concept_asks, pictures.concept, strict=True)]
-    shown += of_class[:_CLASS_PREVIEWS]
-    (staging / "artefact").mkdir(exist_ok=True)
-    previews = []
-    for index, (ask, image) in enumerate(shown):
-        file = f"artefact/preview-{index:02}.png"
-        image.save(staging / file)
-        previews.append({"file": file, "prompt": ask.prompt, "seed": ask.seed})
-    return previews
+    return save_previews([*shown, *of_class[:_CLASS_PREVIEWS]], staging)

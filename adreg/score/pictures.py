@@ -55,11 +55,11 @@ def sample_pictures(
     own = concept_asks(concepts, spec.concept_prompts, spec.seeds, spec.seed, method)
     often = repeated_asks(concepts, spec.samples, spec.seed + _REPEATED_NOISE, method)
     of_class = [ask for ask in often if ask.about == "class"]
-    moved = [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
-    images = _sample(pipe, [*asks, *moved, *of_class], spec, "the base", progress)
+    moved = other_noise(asks)
+    images = sample_asks(pipe, [*asks, *moved, *of_class], spec, "the base", progress)
     attach(pipe, "measured", weights)
     try:
-        made = _sample(pipe, [*asks, *own, *often], spec, "the adapter", progress)
+        made = sample_asks(pipe, [*asks, *own, *often], spec, "the adapter", progress)
     finally:
         detach_all(pipe)
     one, two, three = len(asks), 2 * len(asks), len(asks) + len(own)
@@ -76,9 +76,16 @@ def sample_pictures(
     )
 
 
-def _sample(
+def other_noise(asks: Sequence[Ask]) -> list[Ask]:
+    """The same prompts with other seeds."""
+    return [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
+
+
+def sample_asks(
     pipe: Any, asks: Sequence[Ask], spec: ScoreSpec, what: str, progress: Progress
 ) -> list[Image.Image]:
+    """A picture for each ask; `what` the progress calls it a picture of."""
+
     def told(stage: str, step: int, total: int, **values: float) -> None:
         progress(f"{stage} {what}", step, total, **values)
 

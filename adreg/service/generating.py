@@ -6,6 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from adreg.bases.find import reference
@@ -15,8 +16,10 @@ from adreg.registry import jobs
 from adreg.registry.bases import base_reference
 from adreg.registry.connection import immediate
 from adreg.service.adding import check_fits
+from adreg.service.origins import of_adapters, of_checkpoint
 from adreg.service.other_kinds import told_apart
 from adreg.service.outputs import check_file, check_folder
+from adreg.service.placing import parse_regions
 from adreg.service.workspace import Workspace
 from adreg.store.staging import writing
 
@@ -33,14 +36,16 @@ def request_pictures(
     base: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    regions: Sequence[str] = (),
     out: Path,
 ) -> Job:
     """Queues a picture of every prompt with every seed; a new job every time.
 
     `out` is a PNG for all of them on one sheet, or a folder for one PNG each. `adapters` are
-    names with an optional weight, "rex" or "rex:0.8". Raises UsageError for a trigger in a
-    prompt that nothing chosen brings, NotFoundError, ArtifactError (an adapter for another base),
-    ExternalError where `out` cannot be written.
+    names with an optional weight, "rex" or "rex:0.8"; `regions` say what is where, as
+    `placing.parse_regions` reads them. Raises UsageError for a trigger in a prompt that nothing
+    chosen brings, NotFoundError, ArtifactError (an adapter for another base), ExternalError where
+    `out` cannot be written.
     """
     if checkpoint is not None and adapters:
         raise UsageError(
@@ -58,13 +63,18 @@ def request_pictures(
         check_folder(out, out)
     chosen = [parse_weighted(ws, ref) for ref in adapters]
     _check_once([adapter for adapter, _ in chosen])
+    model = _checkpoint(ws, checkpoint)
+    known = of_checkpoint(ws, model) if model else of_adapters([adapter for adapter, _ in chosen])
+    placed = parse_regions(regions, known)
+    asked = [*prompts, *(region.prompt for region in placed)]
     request: Json = {
-        **_source(ws, prompts, [adapter for adapter, _ in chosen], checkpoint, base),
+        **_source(ws, asked, [adapter for adapter, _ in chosen], model, base),
         "adapters": [{"digest": a.digest, "weight": weight} for a, weight in chosen],
         "prompts": list(prompts),
         "seeds": list(seeds),
         "steps": steps,
         "guidance": guidance,
+        "regions": [asdict(region) for region in placed],
         "out": str(out),
     }
     return jobs.enqueue(ws.registry.db, "generate", uuid.uuid4().hex, request, priority=1)
@@ -85,6 +95,8 @@ def resolve(ws: Workspace, request: Json) -> Json:
             for entry in request["adapters"]
         ],
         **{key: request[key] for key in ("prompts", "seeds", "steps", "guidance")},
+        # Jobs that were queued before there were regions have none.
+        "regions": request.get("regions", []),
     }
 
 
@@ -95,7 +107,8 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     else:
         for number, image in enumerate(outputs["images"]):
             _copy(staging / image, out / f"{number:03}.png")
-    result = {"out": str(out), "seeds": job.request["seeds"], "prompts": job.request["prompts"]}
+    told = {key: job.request[key] for key in ("seeds", "prompts")}
+    result = {"out": str(out), **told, "regions": job.request.get("regions", [])}
     with immediate(ws.registry.db):
         jobs.conclude(ws.registry.db, job, result)
 
@@ -133,17 +146,22 @@ def base_ref_of(ws: Workspace, chosen: Sequence[Adapter]) -> str:
     return ws.settings.base
 
 
+def _checkpoint(ws: Workspace, ref: str | None) -> Checkpoint | None:
+    if ref is None:
+        return None
+    with told_apart(ws, ref):
+        return ws.registry.checkpoint(ref)
+
+
 def _source(
     ws: Workspace,
     prompts: Sequence[str],
     chosen: Sequence[Adapter],
-    checkpoint: str | None,
+    model: Checkpoint | None,
     base: str | None,
 ) -> Json:
     """The checkpoint, or the base that every chosen adapter fits."""
-    if checkpoint is not None:
-        with told_apart(ws, checkpoint):
-            model = ws.registry.checkpoint(checkpoint)
+    if model is not None:
         _check_triggers(prompts, [model])
         return {"checkpoint": model.digest, "base": None}
     found = ws.base(base or base_ref_of(ws, chosen))

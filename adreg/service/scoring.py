@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adreg.bases.find import reference
@@ -130,22 +130,24 @@ def resolve(ws: Workspace, request: Json) -> Json:
         "adapter": str(adapter.path),
         "concepts": [concept.to_json() for concept in adapter.concepts],
         "scorer": str(find_again(request["scorer"], request["scorer_digest"]).path),
-        "identity": _identity(ws, request, adapter),
+        "identity": identity_inputs(request, photos_of(ws, adapter), "the adapter"),
         "spec": request["spec"],
     }
 
 
-def _identity(ws: Workspace, request: Json, adapter: Adapter) -> Json:
-    """The identity scorer and the photos of each trigger; or why identity is not measured."""
+def identity_inputs(request: Json, photos: Mapping[str, list[str]], whose: str) -> Json:
+    """The identity scorer and the photos of each trigger; or why likeness is not measured.
+
+    `whose` are the photos, in words.
+    """
     # Jobs that were queued before there were identity scorers name none.
     if request.get("identity_scorer") is None:
         return {
             "skipped": f"no identity scorer is set for base {request['base_name']!r};"
             " name one with --identity-scorer"
         }
-    photos = photos_of(ws, adapter)
     if not photos:
-        return {"skipped": "the photos that the adapter learnt from are not in this registry"}
+        return {"skipped": f"the photos that {whose} learnt from are not in this registry"}
     digest = request["identity_scorer_digest"]
     found = find_again(request["identity_scorer"], digest, identity=True)
     return {"scorer": str(found.path), "photos": photos}
@@ -167,9 +169,12 @@ def photos_of(ws: Workspace, adapter: Adapter) -> dict[str, list[str]]:
 
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
-    """Writes scores and previews; the pictures go into the store first."""
-    request = job.request
-    pictures = take_in(ws, request["adapter"], staging, outputs["previews"])
+    keep(ws, job, job.request["adapter"], staging, outputs)
+
+
+def keep(ws: Workspace, job: Job, artefact: str, staging: Path, outputs: Json) -> None:
+    """Writes an artefact's scores and previews; the pictures go into the store first."""
+    pictures = take_in(ws, artefact, staging, outputs["previews"])
     values = {score["name"]: score["value"] for score in outputs["scores"]}
     with immediate(ws.registry.db):
         for score in outputs["scores"]:
@@ -178,8 +183,8 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
                 Score(
                     name=score["name"],
                     value=score["value"],
-                    artefact=request["adapter"],
-                    base=request["base_digest"],
+                    artefact=artefact,
+                    base=job.request["base_digest"],
                     scorer=score["scorer"],
                     inputs=score["inputs"],
                     details=score["details"],
@@ -188,7 +193,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         for picture in pictures:
             scores.insert_preview(ws.registry.db, picture)
         result = {
-            "digest": request["adapter"],
+            "digest": artefact,
             "scores": values,
             "skipped": outputs["skipped"],
         }

@@ -10,8 +10,9 @@ from PIL import Image
 
 from adreg.bases.load import load_pipeline
 from adreg.diffusion.attach import attach
+from adreg.diffusion.regions import regions
 from adreg.diffusion.sample import sample
-from adreg.domain import silent
+from adreg.domain import Region, silent
 from adreg.formats.read import read_adapter
 from adreg.formats.write import write_adapter
 from adreg.jobs import generate
@@ -33,6 +34,7 @@ def inputs(**more: Any) -> dict[str, Any]:
         "adapters": [],
         "prompts": PROMPTS,
         "seeds": [3, 4, 5],
+        "regions": [],
         "steps": 2,
         "guidance": None,
         "device": "cpu",
@@ -60,6 +62,19 @@ def test_a_picture_for_every_prompt_and_seed(base: Path, tmp_path: Path) -> None
     pipe = load_pipeline(base)
     attach(pipe, "rex", read_adapter(file, tiny.modules_of(pipe)), 0.5)
     expected = sample(pipe, PROMPTS[:1] * 3 + PROMPTS[1:] * 3, [3, 4, 5] * 2, steps=2, guidance=7.5)
+    for name, image in zip(outputs["images"], expected, strict=True):
+        assert Image.open(tmp_path / name).tobytes() == image.tobytes()
+
+
+def test_regions_are_in_every_picture(base: Path, tmp_path: Path) -> None:
+    box = [0.0, 0.0, 0.5, 1.0]
+    asked = inputs(base=str(base), regions=[{"box": box, "prompt": "a red mug"}])
+    outputs = generate.run(asked, tmp_path, silent)
+    pipe = load_pipeline(base)
+    with regions(pipe, [Region((0.0, 0.0, 0.5, 1.0), "a red mug")]):
+        expected = sample(
+            pipe, PROMPTS[:1] * 3 + PROMPTS[1:] * 3, [3, 4, 5] * 2, steps=2, guidance=7.5
+        )
     for name, image in zip(outputs["images"], expected, strict=True):
         assert Image.open(tmp_path / name).tobytes() == image.tobytes()
 

@@ -1,0 +1,120 @@
+"""`adreg score CHECKPOINT`: what a merge kept of base and concepts, measured in a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adreg.bases.find import reference
+from adreg.bases.scorers import find_again, find_identity_scorer, find_scorer
+from adreg.domain import Base, Checkpoint, Job, Json
+from adreg.errors import ArtifactError, UsageError
+from adreg.registry import jobs
+from adreg.registry.bases import base_reference
+from adreg.score.spec import score_spec
+from adreg.service.origins import Origin, of_checkpoint
+from adreg.service.scoring import (
+    TOLD_APART,
+    default_identity_scorer,
+    default_scorer,
+    identity_inputs,
+    keep,
+    photos_of,
+)
+from adreg.service.workspace import Workspace
+from adreg.store.digest import sha256_json
+
+
+def request_checkpoint_score(
+    ws: Workspace,
+    checkpoint: Checkpoint,
+    *,
+    base_ref: str | None = None,
+    scorer: str | None = None,
+    identity_scorer: str | None = None,
+) -> Job:
+    """Queues the one score job of a checkpoint, its scorers and the current score definitions.
+
+    It is held against the base it was merged on. Measured with the same inputs before, the job is
+    done already. Raises UsageError (no scorer for this base, no trigger to ask for), NotFoundError,
+    ArtifactError, ExternalError.
+    """
+    base = _base(ws, checkpoint, base_ref)
+    origins = of_checkpoint(ws, checkpoint)
+    if not origins:
+        raise UsageError(
+            f"checkpoint {checkpoint.name!r} has no trigger to score by",
+            remedy="add its adapters again with --trigger and --class, and merge them again",
+        )
+    found = find_scorer(scorer or default_scorer(ws, base))
+    identity_ref = identity_scorer or default_identity_scorer(ws, base)
+    identity = find_identity_scorer(identity_ref) if identity_ref else None
+    request = {
+        "checkpoint": checkpoint.digest,
+        "base": reference(base),
+        "base_digest": base.digest,
+        "base_name": base.name,
+        "scorer": found.reference,
+        "scorer_digest": found.digest,
+        "identity_scorer": identity.reference if identity else None,
+        "identity_scorer_digest": identity.digest if identity else None,
+        "spec": score_spec(base.family).to_json(),
+    }
+    key = _key(ws, request, origins)
+    return jobs.enqueue(ws.registry.db, "score_checkpoint", key, request, revive=jobs.ENDED_BADLY)
+
+
+def _base(ws: Workspace, checkpoint: Checkpoint, ref: str | None) -> Base:
+    digest = checkpoint.base_digest
+    if ref is None:
+        return ws.base_of(digest, base_reference(ws.registry.db, digest) or ws.settings.base)
+    base = ws.base(ref)
+    if base.digest != digest:
+        raise UsageError(
+            f"checkpoint {checkpoint.name!r} was merged on {checkpoint.base_name!r}, not {ref!r}",
+            remedy="leave out --base",
+        )
+    return base
+
+
+def resolve(ws: Workspace, request: Json) -> Json:
+    """Raises ArtifactError where the checkpoint's folder is gone."""
+    checkpoint = ws.registry.checkpoint(request["checkpoint"])
+    if not checkpoint.path.is_dir():
+        raise ArtifactError(f"{checkpoint.path}: the checkpoint is missing", remedy="merge again")
+    origins = of_checkpoint(ws, checkpoint)
+    return {
+        "base": str(ws.base_of(request["base_digest"], request["base"]).path),
+        "checkpoint": str(checkpoint.path),
+        "concepts": [{**o.concept.to_json(), "method": o.method} for o in origins],
+        "scorer": str(find_again(request["scorer"], request["scorer_digest"]).path),
+        "identity": identity_inputs(request, _photos(ws, origins), "its adapters"),
+        "spec": request["spec"],
+    }
+
+
+def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    keep(ws, job, job.request["checkpoint"], staging, outputs)
+
+
+def _photos(ws: Workspace, origins: Sequence[Origin]) -> dict[str, list[str]]:
+    """The checkpoint's triggers to the photos their adapters learnt from, where they are here."""
+    found = {}
+    for origin in origins:
+        if origin.adapter is not None:
+            own = photos_of(ws, origin.adapter)
+            if origin.own_trigger in own:
+                found[origin.concept.trigger] = own[origin.own_trigger]
+    return found
+
+
+def _key(ws: Workspace, request: Json, origins: Sequence[Origin]) -> str:
+    """Digest of all that the measurement depends on."""
+    root = ws.registry.store.root
+    photos = {
+        # Below the store: the same wherever that lies.
+        trigger: [str(Path(path).relative_to(root)) for path in paths]
+        for trigger, paths in _photos(ws, origins).items()
+    }
+    concepts = [[origin.concept.to_json(), origin.method] for origin in origins]
+    return sha256_json([request["checkpoint"], *(request[f] for f in TOLD_APART), concepts, photos])
