@@ -40,6 +40,19 @@ def insert(db: Database, checkpoint: Checkpoint) -> None:
         )
 
 
+def remove_unnamed(db: Database, digest: str) -> bool:
+    """Removes the row, with its scores and previews, unless a name points at it or it was
+    published; whether it did."""
+    with immediate(db):
+        kept = "select 1 from names where digest=:digest union select 1 from publications"
+        if db.conn.execute(f"{kept} where artefact=:digest", {"digest": digest}).fetchone():
+            return False
+        db.conn.execute("delete from previews where artefact=?", [digest])
+        db.conn.execute("delete from scores where artefact=?", [digest])
+        done = db.conn.execute("delete from checkpoints where digest=?", [digest])
+    return bool(done.rowcount)
+
+
 def by_digest(db: Database, store: Store, digest: str) -> Checkpoint | None:
     row = db.conn.execute(f"{_SELECT} where c.digest=?", [digest]).fetchone()
     return _checkpoint(row, store) if row else None

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adreg.errors import ArtifactError, NotFoundError
@@ -51,6 +51,13 @@ class Store:
 
     def blob_path(self, digest: str) -> Path:
         return self.root / "blobs" / _checked(digest)[:2] / f"{digest}.png"
+
+    def drop_checkpoint(self, digest: str) -> None:
+        """Removes a checkpoint's folder, which nobody ever sees in part: it is moved aside first.
+
+        Its row must be gone already."""
+        with self._temporary() as folder, suppress(FileNotFoundError):
+            self.checkpoint_path(digest).rename(folder / "dropped")
 
     def add_adapter_file(self, source: Path, digest: Callable[[Path], str]) -> tuple[str, Path]:
         """Copy an adapter in; returns its digest and its path in the store.
