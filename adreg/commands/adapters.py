@@ -88,13 +88,28 @@ def list_(
 
 def show(
     name: Annotated[str, typer.Argument(help="An adapter's or checkpoint's name, or a digest.")],
+    recipe: Annotated[
+        bool,
+        typer.Option(
+            "--recipe",
+            help="Of a checkpoint: print its recipe alone, as `merge --recipe` reads it.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show everything known about one adapter or checkpoint."""
     from adreg.registry import scores, sources
+    from adreg.service.other_kinds import told_apart
+    from adreg.service.recipes import recipe_toml
     from adreg.service.samples import samples_of
 
     ws = open_workspace()
+    if recipe:
+        if as_json:
+            raise UsageError("--recipe and --json exclude each other", remedy="choose one")
+        with told_apart(ws, name):
+            say(recipe_toml(ws.registry.checkpoint(name)).rstrip("\n"))
+        return
     artefact = ws.registry.artefact(name)
     measured = scores.of(ws.registry.db, artefact.digest)
     view = _view(artefact, ws.registry.db)

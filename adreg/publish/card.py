@@ -59,13 +59,15 @@ class RenameFacts(TypedDict):
 
 
 class RecipeFacts(TypedDict, total=False):
-    """How it was made; a merge has adapters and renames, a training has rank and steps."""
+    """How it was made; a merge has adapters, renames and its complete `toml`, a training has rank
+    and steps."""
 
     method: str
     rank: int
     steps: int
     adapters: list[AdapterFacts]
     renames: list[RenameFacts]
+    toml: str
 
 
 class Description(TypedDict, total=False):
@@ -214,9 +216,23 @@ def _recipe(card: Card) -> str:
         _section("Recipe", ("What", "Value"), rows),
         _table(("Adapter", "Weight", "Digest"), adapters),
         _table(("Adapter", "Its trigger", "Trigger here"), renames),
+        _toml(recipe.get("toml", "")),
         "Made with adreg.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _toml(text: str) -> str:
+    """The recipe to be copied into a file, in a fence that nothing inside can end."""
+    if not text:
+        return ""
+    lines = "\n".join(map(_printable, text.strip().splitlines()))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
+    return f"The whole recipe, for `adreg merge --recipe FILE`:\n\n{fence}toml\n{lines}\n{fence}"
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def _load_checkpoint(card: Card) -> list[str]:

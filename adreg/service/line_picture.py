@@ -54,7 +54,7 @@ def draw_line(found: Kept) -> Image.Image:
     draw = ImageDraw.Draw(page)
     heads = ["photo", *(f"after {task.name}" for task in found.tasks)]
     for column, text in enumerate(heads):
-        draw.text((left + column * (_CELL + _GAP), 6), _cut(text, font, _CELL), "black", font)
+        draw.text((left + column * (_CELL + _GAP), 6), cut(text, font, _CELL), "black", font)
     for row, trigger in enumerate(found.concepts):
         y = _TOP + row * (_CELL + _BAND + _GAP)
         draw.text((6, y + _CELL // 2), trigger, "black", font)
@@ -67,7 +67,7 @@ def draw_line(found: Kept) -> Image.Image:
                 box = (x, y + _CELL, x + _CELL - 1, y + _CELL + _BAND - 1)
                 draw.rectangle(box, colour)
                 draw.text((x + 6, y + _CELL + 3), f"{value:.3f}", ink_on(colour), font)
-    told = _cut("identity/1: likeness to the photos; darker is more", font, size[0] - 12)
+    told = cut("identity/1: likeness to the photos; darker is more", font, size[0] - 12)
     draw.text((6, size[1] - _FOOT + 3), told, "black", font)
     return page
 
@@ -80,11 +80,11 @@ def save_line(found: Kept, file: Path) -> None:
         draw_line(found).save(out, "PNG")
 
 
-def _cut(text: str, font: Font, width: int) -> str:
+def cut(text: str, font: Font, width: int) -> str:
     """The text, or as much of it as that many pixels hold."""
     if font.getlength(text) <= width:
         return text
-    return _cut(text.removesuffix("…")[:-1] + "…", font, width)
+    return cut(text.removesuffix("…")[:-1] + "…", font, width)
 
 
 def _paste(page: Image.Image, file: Path | None, x: int, y: int) -> None:

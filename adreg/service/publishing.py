@@ -8,6 +8,7 @@ from adreg.domain import Adapter, Checkpoint, Job, Json
 from adreg.errors import ArtifactError
 from adreg.registry import jobs, scores, sources
 from adreg.registry.connection import immediate
+from adreg.service.recipes import recipe_toml
 from adreg.service.workspace import Workspace
 
 
@@ -93,6 +94,7 @@ def _recipe(artefact: Adapter | Checkpoint) -> Json:
             "method": recipe["method"],
             "adapters": [{key: entry[key] for key in keys} for entry in recipe["adapters"]],
             "renames": recipe.get("renames", []),
+            "toml": recipe_toml(artefact),
         }
     steps = {"steps": artefact.spec["steps"]} if "steps" in artefact.spec else {}
     rank = {"rank": artefact.rank} if artefact.rank else {}

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,3 +187,15 @@ def test_the_card_says_which_of_sdxls_text_encoders_an_embedding_is_for() -> Non
     assert told[1].endswith(
         'clip_l.safetensors", text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)'
     )
+
+
+@given(st.text(max_size=40))
+def test_a_merges_whole_recipe_is_one_block_that_can_be_copied(text: str) -> None:
+    facts = description()
+    written = tomli_w.dumps({"method": "concat", "adapters": [{"name": one_line(text)}]})
+    facts["recipe"]["toml"] = f"# {one_line(text)}\n{written}"
+    body = ModelCard(render(card(description=facts))).text
+    (block,) = [t for t in MarkdownIt("commonmark").parse(body) if t.info == "toml"]
+    assert tomllib.loads(block.content)["adapters"] == [{"name": one_line(text)}]
+    assert block.content.splitlines()[0].startswith("#")
+    assert "toml" not in render(card())
