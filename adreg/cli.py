@@ -8,8 +8,21 @@ from typing import NoReturn
 
 import typer
 
-from adreg.commands import adapters, demo, generate, merge, publish, report, score, train, watch
+from adreg.commands import (
+    adapters,
+    compare,
+    demo,
+    generate,
+    merge,
+    publish,
+    report,
+    score,
+    train,
+    watch,
+)
 from adreg.commands.base import base_app
+from adreg.commands.export import export
+from adreg.commands.interference import interference
 from adreg.commands.jobs import jobs_app
 from adreg.commands.line import line_app
 from adreg.commands.pocket import pocket_app
@@ -28,7 +41,10 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("interference")(interference)
 app.command("merge")(merge.merge)
+app.command("export")(export)
+app.command("compare")(compare.compare)
 app.command("watch")(watch.watch)
 app.command("publish")(publish.publish)
 app.command("demo")(demo.demo)

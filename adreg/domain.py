@@ -14,7 +14,19 @@ from adreg.errors import UsageError
 Json = dict[str, Any]
 SubjectKind = Literal["object", "person", "style"]
 JobKind = Literal[
-    "train", "score", "forgetting", "identify", "generate", "merge", "publish", "convert"
+    "train",
+    "score",
+    "score_checkpoint",
+    "forgetting",
+    "identify",
+    "generate",
+    "sample",
+    "compare",
+    "merge",
+    "interference",
+    "publish",
+    "convert",
+    "export",
 ]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -123,6 +135,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A box of a picture and the prompt of what is in it.
+
+    `box` is x0, y0, x1, y1 in shares of width and height, from the top left.
+    """
+
+    box: tuple[float, float, float, float]
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Subject:
     """A stored copy of a folder of images of one thing."""
 
@@ -197,6 +220,13 @@ def slug(text: str) -> str:
     return cleaned
 
 
+def readable_seconds(seconds: float) -> str:
+    """ "45 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def readable_size(count: int) -> str:
     """A number of bytes as people read it: "512 B", "1.2 GB" (powers of 1000)."""
     unit, size = "B", float(count)
@@ -205,6 +235,18 @@ def readable_size(count: int) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def size_in_bytes(text: str) -> int:
+    """What a size as people write it means: "2GB", "500 MB", "4096" (powers of 1000).
+
+    Raises UsageError for anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmg]?)b?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"{text!r} is no size", remedy="write it like 2GB or 500MB")
+    factor: int = 1000 ** " kmg".index(found[2] or " ")
+    return round(float(found[1]) * factor)
 
 
 def trigger_for(name: str) -> str:

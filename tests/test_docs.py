@@ -33,7 +33,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "checkpoint": views.checkpoint_view(CHECKPOINT),
     "score": views.score_view(Score("kps/1", 1.0, "d", "b", "s", {}, {})),
     "job": views.job_view(Job(1, "train", "k", "queued", 0, 0, {})),
-    "plan": Plan(RECIPE, (), (), (), (), (), 0).to_json(),
+    "plan": {**Plan(RECIPE, (), (), (), (), (), 0).to_json(), "seconds": 0.0},
     "merge method": vars(METHODS["concat"]),
 }
 PROMISED = {

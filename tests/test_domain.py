@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adreg.domain import check_name, slug, trigger_for
+from adreg.domain import check_name, size_in_bytes, slug, trigger_for
 from adreg.errors import UsageError
 
 
@@ -20,6 +20,20 @@ def test_slug(text: str, expected: str) -> None:
 def test_nothing_left_is_refused() -> None:
     with pytest.raises(UsageError, match="leaves no letters"):
         slug("—…")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2GB", 2_000_000_000), ("1.5 mb", 1_500_000), ("10k", 10_000), ("4096", 4096), ("7B", 7)],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert size_in_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 GiB", "2TB", "much"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no size"):
+        size_in_bytes(text)
 
 
 @given(st.text(max_size=40))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock
 
@@ -23,9 +26,9 @@ from adreg.jobs.progress import ProgressFile
 from adreg.jobs.protocol import JOB_FILE, LOCK_FILE, RESULT_FILE
 from adreg.store.staging import read_json, write_json_atomic
 
-# Every other kind starts from nothing when it is run again: SIGTERM just ends it.
+# Every other kind keeps nothing at its end, or what it keeps at any time: SIGTERM ends it.
 _SAVES_STATE = ("train",)
-_NEEDS_NO_DEVICE = ("publish", "convert")
+_NEEDS_NO_DEVICE = ("publish", "convert", "export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -38,10 +41,27 @@ def main(staging: Path, attempt: int) -> int:
         if job["attempt"] != attempt:
             return 1
         # What an attempt that was killed had made so far; its saved state lies elsewhere.
-        shutil.rmtree(staging / "artefact", ignore_errors=True)
+        _drop_artefact(staging)
+        _end_without_remains(staging)
         result = _run(job, staging)
         write_json_atomic(staging / RESULT_FILE, {"attempt": attempt, **result})
     return 0 if "outputs" in result else 1
+
+
+def _drop_artefact(staging: Path) -> None:
+    shutil.rmtree(staging / "artefact", ignore_errors=True)
+
+
+def _end_without_remains(staging: Path) -> None:
+    """SIGTERM ends this process as ever, but not before what is half made is gone: it may be
+    gigabytes, and nobody may run this job again."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _drop_artefact(staging)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _run(job: Json, staging: Path) -> Json:

@@ -19,7 +19,7 @@ from pathlib import Path
 from adreg.jobs import forked
 
 # These need no Hub, whose client reads its settings where it is imported: once, in the server.
-_KINDS = ("train", "score", "generate", "identify", "merge")
+_KINDS = ("train", "score", "generate", "sample", "compare", "identify", "merge")
 _PRELOADED = [f"adreg.jobs.{kind}" for kind in _KINDS]
 _CUDA = Path("/dev/nvidiactl")
 

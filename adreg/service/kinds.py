@@ -12,13 +12,19 @@ from pathlib import Path
 
 from adreg.domain import Job, Json
 from adreg.service import (
+    again,
     bases,
+    exporting,
     forgetting,
     generating,
     identifying,
+    interference,
+    measuring,
     merging,
     publishing,
+    sampling,
     scoring,
+    scoring_checkpoints,
     training,
 )
 from adreg.service.workspace import Workspace
@@ -29,26 +35,45 @@ def _scored(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     forgetting.follow(ws, job.request)
 
 
+def _merge_inputs(ws: Workspace, request: Json) -> Json:
+    return again.resolve(ws, request) if "again" in request else merging.resolve(ws, request)
+
+
+def _merged(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
+    what = again if "again" in job.request else merging
+    what.record(ws, job, staging, outputs)
+
+
 _RESOLVE: dict[str, Callable[[Workspace, Json], Json]] = {
     "train": training.resolve,
     "score": scoring.resolve,
+    "score_checkpoint": scoring_checkpoints.resolve,
     "forgetting": forgetting.resolve,
     "identify": identifying.resolve,
     "generate": generating.resolve,
-    "merge": merging.resolve,
+    "sample": sampling.resolve,
+    "compare": measuring.resolve,
+    "merge": _merge_inputs,
+    "interference": interference.resolve,
     "publish": publishing.resolve,
     "convert": bases.resolve,
+    "export": exporting.resolve,
 }
 
 _RECORD: dict[str, Callable[[Workspace, Job, Path, Json], None]] = {
     "train": training.record,
     "score": _scored,
+    "score_checkpoint": scoring_checkpoints.record,
     "forgetting": forgetting.record,
     "identify": identifying.record,
     "generate": generating.record,
-    "merge": merging.record,
+    "sample": sampling.record,
+    "compare": measuring.record,
+    "merge": _merged,
+    "interference": interference.record,
     "publish": publishing.record,
     "convert": bases.record,
+    "export": exporting.record,
 }
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from adreg.bases.find import reference
 from adreg.domain import Base, Checkpoint, Concept, Job, JobState, Json, check_name
+from adreg.errors import UsageError
 from adreg.merge.plan import Plan, plan_merge
-from adreg.merge.recipe import AdapterRef, MergeRecipe, new_recipe
+from adreg.merge.recipe import AdapterRef, MergeRecipe
+from adreg.merge.recipe_checks import DTYPES
+from adreg.merge.recipe_defaults import new_recipe
 from adreg.registry import checkpoints, jobs, names, scores
 from adreg.registry.connection import immediate
 from adreg.service.adding import check_fits
@@ -26,12 +29,18 @@ def make_recipe(
     base_ref: str | None = None,
     refine_steps: int | None = None,
     settings: Mapping[str, float] | None = None,
+    rounds: int = 1,
+    keep_prior: float | None = None,
+    dtype: str = "fp32",
+    shard_size: int | None = None,
 ) -> tuple[MergeRecipe, Base]:
     """The recipe for adapters named "rex" or "rex:0.8", on the base the first was trained on.
 
-    Raises NotFoundError, UsageError, ArtifactError (an adapter's file is missing, or not for the
-    base).
+    `dtype` is fp32, fp16 or bf16, `shard_size` in bytes. Raises NotFoundError, UsageError,
+    ArtifactError (an adapter's file is missing, or not for the base).
     """
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}", remedy=f"one of {', '.join(DTYPES)}")
     chosen = [parse_weighted(ws, ref) for ref in refs]
     base = ws.base(base_ref or base_ref_of(ws, [adapter for adapter, _ in chosen]))
     for adapter, _ in chosen:
@@ -40,7 +49,17 @@ def make_recipe(
         AdapterRef(adapter.name or adapter.digest[:12], adapter.digest, weight, adapter.concepts)
         for adapter, weight in chosen
     ]
-    recipe = new_recipe(base, references, method, refine_steps=refine_steps, settings=settings)
+    recipe = new_recipe(
+        base,
+        references,
+        method,
+        refine_steps=refine_steps,
+        settings=settings,
+        rounds=rounds,
+        keep_prior=keep_prior,
+        dtype=DTYPES[dtype],
+        shard_size=shard_size,
+    )
     return recipe, base
 
 
@@ -52,18 +71,20 @@ def plan(ws: Workspace, recipe: MergeRecipe, base: Base) -> Plan:
     return plan_merge(base, _files(ws, recipe), recipe)
 
 
-def request_merge(ws: Workspace, recipe: MergeRecipe, base: Base, name: str) -> Job:
+def request_merge(ws: Workspace, recipe: MergeRecipe, base: Base, name: str | None) -> Job:
     """Queues the one merge job of a recipe, after its plan was made and its name found free.
 
-    Raises what `plan` raises, ConflictError where the name is taken.
+    A checkpoint without a name is for who takes it away again (`drop_unnamed`). Raises what `plan`
+    raises, ConflictError where the name is taken.
     """
     plan(ws, recipe, base)
     key = recipe.digest()
     made = _made(ws, key)
-    names.check_free(ws.registry.db, check_name(name), made.digest if made else None)
-    if made is not None:
-        # The recipe has been carried out already: a further name for what there is.
-        names.point(ws.registry.db, name, "checkpoint", made.digest)
+    if name is not None:
+        names.check_free(ws.registry.db, check_name(name), made.digest if made else None)
+        if made is not None:
+            # The recipe has been carried out already: a further name for what there is.
+            give_name(ws, name, made.digest)
     request = {
         "recipe": recipe.to_json(),
         "base": reference(base),
@@ -95,6 +116,8 @@ def resolve(ws: Workspace, request: Json) -> Json:
             }
             for adapter in adapters
         ],
+        # Nobody will look up a checkpoint without a name, and what wants it makes pictures itself.
+        "previews": request.get("name") is not None,
     }
 
 
@@ -118,10 +141,49 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     result = {"digest": digest, "name": request["name"], "report": outputs["report"]}
     with immediate(ws.registry.db):
         checkpoints.insert(ws.registry.db, checkpoint)
-        names.point(ws.registry.db, request["name"], "checkpoint", digest)
+        if request["name"] is not None:
+            names.point(ws.registry.db, request["name"], "checkpoint", digest)
         for picture in pictures:
             scores.insert_preview(ws.registry.db, picture)
         jobs.conclude(ws.registry.db, job, result)
+
+
+def carried_out(ws: Workspace, recipe: MergeRecipe) -> Job | None:
+    """The job that has merged this recipe, whether its checkpoint is still there or not."""
+    job = jobs.find(ws.registry.db, "merge", recipe.digest())
+    return job if job is not None and job.state == "done" else None
+
+
+def last_merge(ws: Workspace, base: Base, method: str) -> float | None:
+    """Seconds that the latest merge by a method into this base took; None where there was none."""
+    alike = [
+        job.result["report"]["seconds"]
+        for job in jobs.done(ws.registry.db, "merge")
+        if job.result is not None
+        and job.request["base_digest"] == base.digest
+        and job.result["report"]["method"] == method
+    ]
+    return sum(alike[-1].values()) if alike else None
+
+
+def give_name(ws: Workspace, name: str, digest: str) -> None:
+    """A further name for a checkpoint; its job may have been queued under another, or none.
+
+    Raises ConflictError where the name is taken.
+    """
+    names.point(ws.registry.db, name, "checkpoint", digest)
+
+
+def drop_unnamed(ws: Workspace, digest: str) -> None:
+    """Takes a checkpoint out of registry and store where it has no name and no job wants it.
+
+    The same recipe makes it again. Its row goes first: none may point at a folder that is gone.
+    """
+    live = [job for job in jobs.listing(ws.registry.db) if job.state in ("queued", "running")]
+    if any(digest in job.request.values() for job in live):
+        return
+    if checkpoints.remove_unnamed(ws.registry.db, digest):
+        ws.registry.store.drop_checkpoint(digest)
 
 
 def _files(ws: Workspace, recipe: MergeRecipe) -> list[tuple[str, Path]]:

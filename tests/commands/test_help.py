@@ -25,7 +25,10 @@ ALL = dict(commands())
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    asked = "add list show train generate score report merge watch publish demo"
+    asked = (
+        "add list show train generate score report compare interference merge export watch publish"
+        " demo"
+    )
     groups = {
         "base": "add list show check",
         "jobs": "list show cancel retry logs",

@@ -107,7 +107,11 @@ def test_a_child_that_waits_for_its_device_ends_when_asked(staging: Path) -> Non
         while not (progress.is_file() and "waiting for the device" in progress.read_text()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        (staging / "artefact" / "half").mkdir(parents=True)
+        (staging / "layers").mkdir()
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=DEADLINE)
     assert child.returncode == -signal.SIGTERM
     assert not (staging / "result.json").exists()
+    assert not (staging / "artefact").exists()
+    assert (staging / "layers").is_dir()
