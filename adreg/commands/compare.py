@@ -11,7 +11,7 @@ from adreg.commands import options
 from adreg.commands.generate import split_names
 from adreg.commands.output import notice, print_json, print_table, say, shown_progress
 from adreg.commands.run import INTERRUPTED, open_workspace
-from adreg.domain import Json, readable_size
+from adreg.domain import Json, readable_seconds, readable_size
 from adreg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,9 +95,12 @@ def _print_plan(ws: Workspace, plan: ComparePlan, as_json: bool) -> None:
         return
     rows = [[s["what"], s["model"], s["pictures"] or "", _is_there(s)] for s in told["steps"]]
     print_table("to be done", ["what", "of", "pictures", ""], rows)
-    untimed = f", beside steps never timed here: {told['untimed']}" if told["untimed"] else ""
+    time = (
+        f"about {readable_seconds(told['seconds'])}" if told["seconds"] else "time not known here"
+    )
+    untimed = f", beside {told['untimed']} steps never timed here" if told["untimed"] else ""
     say(
-        f"{told['pictures']} pictures to make; about {told['seconds'] / 60:.1f} min{untimed};"
+        f"{told['pictures']} pictures to make; {time}{untimed};"
         f" a merge holds about {readable_size(told['peak_bytes'])}"
     )
     for note in plan.notes:
