@@ -88,7 +88,7 @@ def test_the_published_method_keeps_every_sample(base: Base, cases: list[Case]) 
 def test_lines_can_be_read(base: Base, cases: list[Case]) -> None:
     plan = plan_merge(base, [case.named for case in cases], recipe_for(base, cases))
     text = "\n".join(plan.lines())
-    assert "loraclr margin=0.5: rex x 1, tom x 1 into small" in text
+    assert "loraclr margin=0.25: rex x 1, tom x 1 into small" in text
     assert "tom: <rex> becomes <rex-2>" in text
     assert "peak memory about" in text
     assert max(map(len, plan.lines())) <= 100

@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
             needs_statistics=True,
             weights=SHARE,
             ridge=0.1,
-            settings={"margin": 0.5},
+            settings={"margin": 0.25},
             refreshed=True,
             prior="possible",
         ),
