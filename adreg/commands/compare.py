@@ -98,7 +98,7 @@ def _print_plan(ws: Workspace, plan: ComparePlan, as_json: bool) -> None:
     time = (
         f"about {readable_seconds(told['seconds'])}" if told["seconds"] else "time not known here"
     )
-    untimed = f", beside {told['untimed']} steps never timed here" if told["untimed"] else ""
+    untimed = f", beside steps never timed here: {told['untimed']}" if told["untimed"] else ""
     say(
         f"{told['pictures']} pictures to make; {time}{untimed};"
         f" a merge holds about {readable_size(told['peak_bytes'])}"
