@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
+
+
+def generator_of(name: str) -> torch.Generator:
+    """A generator that the name alone decides: what is named apart is drawn apart, in any order."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
 def stratified(size: int, total: int, generator: torch.Generator, bias: float = 0.0) -> Tensor:

@@ -7,12 +7,12 @@ any length pair up.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
+from adreg.diffusion.strata import generator_of
 from adreg.merge.layers import PER_CALL
 
 
@@ -48,8 +48,7 @@ class Columns:
 
 
 def _pixels(source: str, call: int, x: Tensor) -> Tensor:
-    named = hashlib.sha256(f"{source} {call}".encode()).digest()[:8]
-    draw = torch.Generator().manual_seed(int.from_bytes(named) >> 1)
+    draw = generator_of(f"{source} {call}")
     return x[torch.randint(len(x), (PER_CALL,), generator=draw).to(x.device)]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from adreg.diffusion.strata import generator_of
 from adreg.formats.factors import Delta
 from adreg.merge.methods import concat, dare, linear, orthogonal, svd, ties
 from adreg.merge.plan import Plan
@@ -27,10 +27,7 @@ class Asked:
 
     def generator(self) -> torch.Generator:
         """Of the recipe's seed and the module: so layers are drawn apart, in any order."""
-        named = f"{int(self.settings['seed'])} {self.module}".encode()
-        return torch.Generator().manual_seed(
-            int.from_bytes(hashlib.sha256(named).digest()[:8]) >> 1
-        )
+        return generator_of(f"{int(self.settings['seed'])} {self.module}")
 
 
 FREE: dict[str, Callable[[Parts, Asked], Tensor]] = {

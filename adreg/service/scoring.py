@@ -84,11 +84,16 @@ def score_request(
             remedy="add it again with --trigger and --class",
         )
     check_fits(adapter, base)
+    return {"adapter": adapter.digest, **measured_by(ws, base, scorer, identity_scorer)}
+
+
+def measured_by(ws: Workspace, base: Base, scorer: str, identity_scorer: str | None) -> Json:
+    """Base, scorers and the current score definitions, as a request has them; without an identity
+    scorer, with the default one."""
     found = find_scorer(scorer)
     identity_ref = identity_scorer or default_identity_scorer(ws, base)
     identity = find_identity_scorer(identity_ref) if identity_ref else None
     return {
-        "adapter": adapter.digest,
         "base": reference(base),
         "base_digest": base.digest,
         "base_name": base.name,

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adreg.bases.find import reference
-from adreg.bases.scorers import find_again, find_identity_scorer, find_scorer
+from adreg.bases.scorers import find_again
 from adreg.domain import Base, Checkpoint, Job, Json
 from adreg.errors import ArtifactError, UsageError
 from adreg.registry import jobs
 from adreg.registry.bases import base_reference
-from adreg.score.spec import score_spec
 from adreg.service.origins import Origin, of_checkpoint
 from adreg.service.scoring import (
     TOLD_APART,
-    default_identity_scorer,
     default_scorer,
     identity_inputs,
     keep,
+    measured_by,
     photos_of,
 )
 from adreg.service.workspace import Workspace
@@ -46,20 +44,8 @@ def request_checkpoint_score(
             f"checkpoint {checkpoint.name!r} has no trigger to score by",
             remedy="add its adapters again with --trigger and --class, and merge them again",
         )
-    found = find_scorer(scorer or default_scorer(ws, base))
-    identity_ref = identity_scorer or default_identity_scorer(ws, base)
-    identity = find_identity_scorer(identity_ref) if identity_ref else None
-    request = {
-        "checkpoint": checkpoint.digest,
-        "base": reference(base),
-        "base_digest": base.digest,
-        "base_name": base.name,
-        "scorer": found.reference,
-        "scorer_digest": found.digest,
-        "identity_scorer": identity.reference if identity else None,
-        "identity_scorer_digest": identity.digest if identity else None,
-        "spec": score_spec(base.family).to_json(),
-    }
+    asked = measured_by(ws, base, scorer or default_scorer(ws, base), identity_scorer)
+    request = {"checkpoint": checkpoint.digest, **asked}
     key = _key(ws, request, origins)
     return jobs.enqueue(ws.registry.db, "score_checkpoint", key, request, revive=jobs.ENDED_BADLY)
 
