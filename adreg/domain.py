@@ -237,16 +237,27 @@ def readable_size(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def size_in_bytes(text: str) -> int:
+def size_in_bytes(text: str, option: str) -> int:
     """What a size as people write it means: "2GB", "500 MB", "4096" (powers of 1000).
 
-    Raises UsageError for anything else.
+    Raises UsageError naming the option for anything else, and for less than a byte.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmg]?)b?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"{text!r} is no size", remedy="write it like 2GB or 500MB")
-    factor: int = 1000 ** " kmg".index(found[2] or " ")
-    return round(float(found[1]) * factor)
+    factor: int = 1000 ** " kmg".index(found[2] or " ") if found else 0
+    count = int(float(found[1]) * factor) if found else 0
+    if count < 1:
+        raise UsageError(f"{option} {text}: no size", remedy=f"write it like {option} 2GB")
+    return count
+
+
+def with_article(words: str) -> str:
+    """'a dog', 'an orange mug', 'a <rex> dog'."""
+    return f"{article_of(words)} {words}"
+
+
+def article_of(words: str) -> str:
+    """'a' or 'an', by the first letter."""
+    return "an" if words[0].lower() in "aeiou" else "a"
 
 
 def trigger_for(name: str) -> str:

@@ -27,13 +27,13 @@ def test_nothing_left_is_refused() -> None:
     [("2GB", 2_000_000_000), ("1.5 mb", 1_500_000), ("10k", 10_000), ("4096", 4096), ("7B", 7)],
 )
 def test_sizes(text: str, expected: int) -> None:
-    assert size_in_bytes(text) == expected
+    assert size_in_bytes(text, "--shard-size") == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 GiB", "2TB", "much"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 GiB", "2TB", "much", "0", "0.4"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no size"):
-        size_in_bytes(text)
+    with pytest.raises(UsageError, match="^--shard-size .*: no size"):
+        size_in_bytes(text, "--shard-size")
 
 
 @given(st.text(max_size=40))

@@ -111,7 +111,7 @@ def merge(
 
     ws = open_workspace(device=device)
     chosen = dict(map(_setting, settings or []))
-    shard = None if shard_size is None else size_in_bytes(shard_size)
+    shard = None if shard_size is None else size_in_bytes(shard_size, "--shard-size")
     if recipe_file is not None:
         recipe, base_found = recipes.recipe_of_file(ws, recipe_file)
     elif adapters:

@@ -18,8 +18,8 @@ from adreg.score import identity, multi, preservation
 from adreg.score.features import ImageScorer, Scorer
 from adreg.score.measure import likeness, scores
 from adreg.score.pairs import Named
-from adreg.score.pictures import Pictures, other_noise, sample_asks
-from adreg.score.prompts import Ask, concept_asks, ordinary_asks
+from adreg.score.pictures import Pictures, sample_asks
+from adreg.score.prompts import Ask, concept_asks, ordinary_asks, other_noise
 from adreg.score.spec import ScoreSpec
 from adreg.train.images import open_image
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from adreg.merge.columns import Columns
 from adreg.merge.layers import input_of
 from adreg.merge.methods import loraclr
 from adreg.merge.methods.loraclr import Attraction, Hinge, Kept, System
-from adreg.merge.statistics import LayerSums, Voice
+from adreg.merge.statistics import Sums, Voice
 
 
 class HingedSums:
@@ -29,8 +28,7 @@ class HingedSums:
         margin: float,
         weight_of: Callable[[str], Tensor],
     ) -> None:
-        solve = partial(loraclr.merged_delta, ridge=ridge)
-        self._sums = LayerSums(modules, voices, solve)
+        self._sums = Sums(modules, voices)
         self.watched = self._sums.watched
         self._voices, self._ridge, self._margin = voices, ridge, margin
         self._weight_of = weight_of

@@ -235,7 +235,7 @@ def _operations(
 ) -> list[Operation]:
     tokens = sum(sum(operand.vectors.values()) for operand in operands)
     concepts = sum(len(operand.concepts) for operand in operands)
-    operations = [Operation("tokens", 0, 0, f"add {tokens} learnt token embeddings")]
+    operations = [Operation("tokens", 0, 0, f"learnt token embeddings to add: {tokens}")]
     if recipe.sampling is None:
         operations.append(Operation("sum", len(modules), 0, METHODS[recipe.method].line))
     else:

@@ -47,13 +47,12 @@ def statistics_bytes(
 ) -> int:
     """What a stage's statistics occupy at their most, by method."""
     widths = {input_of(module): base.modules[module][1] for module in modules}
-    grams = sum(width * width * element_bytes(width) for width in widths.values())
     match recipe.method:
         case "loraclr-paper":
             # Of the concept at hand there are the parts and the whole, for a moment.
             return (concepts + 1) * _samples_bytes(base, recipe, stage, modules)
         case "custom-diffusion" | "ssr":
-            return grams
+            return _grams_bytes(widths)
         case "loraclr":
             return sums_bytes(base, modules) + concepts * _columns_bytes(recipe, stage, widths)
         case _:
@@ -63,9 +62,13 @@ def statistics_bytes(
 def sums_bytes(base: Base, modules: Sequence[str]) -> int:
     """Of all inputs two (in x in), of all modules one (out x in)."""
     widths = {input_of(module): base.modules[module][1] for module in modules}
-    grams = sum(2 * width * width * element_bytes(width) for width in widths.values())
     shapes = [base.modules[module] for module in modules]
-    return grams + sum(prod(shape) * element_bytes(shape[1]) for shape in shapes)
+    targets = sum(prod(shape) * element_bytes(shape[1]) for shape in shapes)
+    return 2 * _grams_bytes(widths) + targets
+
+
+def _grams_bytes(widths: Mapping[str, int]) -> int:
+    return sum(width * width * element_bytes(width) for width in widths.values())
 
 
 def moments_bytes(base: Base, modules: Sequence[str]) -> int:

@@ -85,26 +85,22 @@ def watched(modules: Iterable[str]) -> list[str]:
 
 
 Shaper = Callable[[Tensor], Tensor]
-Solve = Callable[[Tensor, Tensor], Tensor]
+Method = Callable[[Tensor, Tensor], Tensor]
 
 
-class LayerSums:
+class Sums:
     """S = sum_i w_i G_ii of every input and R = sum_i w_i dW_i G_ii of every module.
 
-    `solve` is the method, (S, R) -> dW; `shaped` what it makes of each G_ii before that counts.
+    `shaped` is what a method makes of each G_ii before that counts.
     """
 
     def __init__(
-        self,
-        modules: Iterable[str],
-        voices: Sequence[Voice],
-        solve: Solve,
-        shaped: Shaper | None = None,
+        self, modules: Iterable[str], voices: Sequence[Voice], shaped: Shaper | None = None
     ) -> None:
         self.modules = sorted(modules)
         self._grams = Grams(self.modules)
         self.watched = self._grams.watched
-        self._voices, self._solve, self._shaped = voices, solve, shaped
+        self._voices, self._shaped = voices, shaped
         self.gram: dict[str, Tensor] = {}
         self.target: dict[str, Tensor] = {}
 
@@ -128,9 +124,6 @@ class LayerSums:
         for source in sorted(sums):
             add_to(self.gram, source, own.weight * sums.pop(source))
 
-    def solve(self, module: str) -> Tensor:
-        return self._solve(*self.pop(module))
-
     def pop(self, module: str) -> tuple[Tensor, Tensor]:
         """S and R of one module; R is let go, and S with the last module that reads it."""
         self.modules.remove(module)
@@ -147,6 +140,23 @@ class LayerSums:
         """What the sums occupy now."""
         held = [*self._grams.sums.values(), *self.gram.values(), *self.target.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+class LayerSums(Sums):
+    """`method` makes of the sums of a module its delta, (S, R) -> dW."""
+
+    def __init__(
+        self,
+        modules: Iterable[str],
+        voices: Sequence[Voice],
+        method: Method,
+        shaped: Shaper | None = None,
+    ) -> None:
+        super().__init__(modules, voices, shaped)
+        self._method = method
+
+    def solve(self, module: str) -> Tensor:
+        return self._method(*self.pop(module))
 
 
 class LayerCores:

@@ -25,11 +25,12 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from adreg.domain import with_article
 from adreg.pocket.data import stack, to_float, to_tensor
 from adreg.pocket.judge import PAIRS, PLACES, IdentityJudge, Share, WordJudge
 from adreg.pocket.paths import WEIGHTS_DIR
 from adreg.pocket.subjects import COATS, draw_subject, photos
-from adreg.pocket.world import CLASSES, HELD_OUT, Scene, draw_scene, known_colours, with_article
+from adreg.pocket.world import CLASSES, HELD_OUT, Scene, draw_scene, known_colours
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 16
 HELD_OUT_SEED = 987_654  # scenes and individuals that no training has seen

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, ConvNextModel
 
+from adreg.domain import with_article
 from adreg.pocket.data import to_float
 from adreg.pocket.paths import IDENTITY_DIR, SCORER_DIR
 from adreg.pocket.train_scorers import halves
-from adreg.pocket.world import CLASSES, COLOURS, PLACE_PHRASES, with_article
+from adreg.pocket.world import CLASSES, COLOURS, PLACE_PHRASES
 
 PAIRS = [(word, colour) for word in CLASSES for colour in COLOURS]
 PLACES = {place: phrases[0] for place, phrases in PLACE_PHRASES.items()}

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, ConvNextModel
 
+from adreg.domain import with_article
 from adreg.pocket.data import SHOTS, Data, Gallery, encode, to_float
 from adreg.pocket.model import build_identity, build_scorer
 from adreg.pocket.paint import SIZE
 from adreg.pocket.plan import Plan, keep, resume
 from adreg.pocket.state import Log, Trainee, generator, mixed, rate
-from adreg.pocket.world import describe, scenes, with_article
+from adreg.pocket.world import describe, scenes
 
 CLIP_TOKENS = 24  # captions are short, and in a causal tower nothing after their end counts
 

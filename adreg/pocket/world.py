@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from adreg.domain import with_article
 from adreg.pocket.paint import PATTERNS, SIZE, Frame, Rgb, draw_figure, mix, reduce, texture
 from adreg.pocket.places import PLACES, draw_place
 from adreg.pocket.shapes import FIGURES, Build
@@ -142,11 +143,6 @@ def render(scene: Scene) -> Image.Image:
             mix(colour, (20, 16, 40), 0.28),
         )
     return reduce(picture)
-
-
-def with_article(words: str) -> str:
-    """'an orange mug', 'a red mug'."""
-    return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def describe(thing: Thing, rng: Rng, full: bool = False) -> str:

@@ -84,7 +84,9 @@ def checkpoint_files(folder: Path) -> Selection:
     folder without model_index.json, and for a component that would arrive without its files.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"no checkpoint folder at {folder}", remedy="merge it again")
+        raise NotFoundError(
+            f"no checkpoint folder at {folder}", remedy="restore it: adreg merge --again NAME"
+        )
     uploads, left_out = [], []
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()

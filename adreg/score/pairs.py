@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adreg.domain import Concept, Region
-from adreg.score.prompts import called, concept_prompt, with_article
+from adreg.domain import Concept, Region, with_article
+from adreg.score.prompts import called, concept_prompt
 
 Box = tuple[float, float, float, float]
 # A concept as prompts name it, and the method that trained it.

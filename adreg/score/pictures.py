@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -12,10 +12,10 @@ from adreg.diffusion.attach import attach, detach_all
 from adreg.diffusion.sample import sample
 from adreg.domain import Concept, Progress
 from adreg.formats.read import AdapterWeights
-from adreg.score.prompts import Ask, concept_asks, ordinary_asks, repeated_asks
+from adreg.score.prompts import Ask, concept_asks, ordinary_asks, other_noise, repeated_asks
 from adreg.score.spec import ScoreSpec
 
-_OTHER_NOISE, _REPEATED_NOISE = 1_000_000, 2_000_000
+_REPEATED_NOISE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,6 @@ def sample_pictures(
         repeated=made[three:],
         repeated_base=images[two:],
     )
-
-
-def other_noise(asks: Sequence[Ask]) -> list[Ask]:
-    """The same prompts with other seeds."""
-    return [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
 
 
 def sample_asks(

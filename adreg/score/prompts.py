@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from adreg.domain import LINE_METHODS, NAMELESS_METHODS, Concept
+from adreg.domain import LINE_METHODS, NAMELESS_METHODS, Concept, with_article
 
 _SCENES = ("", " in the snow", " on the beach", " on the street", " on grass", " in a room")
 _OPENINGS = ("a photo of ", "a picture of ", "")
 _THINGS = ("cat", "car", "house", "dog", "tree", "teapot", "fish", "mug", "duck", "backpack")
+_OTHER_NOISE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def _even_share(wanted: int, among: int) -> int:
     return math.ceil(wanted / among) * among if among else 0
 
 
-def with_article(words: str) -> str:
-    """'a dog', 'an orange mug', 'a <rex> dog'."""
-    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
+def other_noise(asks: Sequence[Ask]) -> list[Ask]:
+    """The same prompts with other seeds."""
+    return [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
 
 
 def _with_seeds(asks: list[Ask], seeds: int, first: int) -> list[Ask]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -14,7 +14,14 @@ from adreg.merge.methods.table import METHODS
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import MergeRecipe
 from adreg.score.pairs import PAIR_PICTURES, PairAsk, pair_asks
-from adreg.score.prompts import Ask, called, concept_prompt, ordinary_asks, plain_prompt
+from adreg.score.prompts import (
+    Ask,
+    called,
+    concept_prompt,
+    ordinary_asks,
+    other_noise,
+    plain_prompt,
+)
 from adreg.score.spec import score_spec
 from adreg.service.merging import carried_out, make_recipe, plan
 from adreg.service.sampling import Shooting, Wanted
@@ -24,7 +31,6 @@ from adreg.service.workspace import Workspace
 PICTURES = 8
 PLACES = ("", " on grass", " on the beach", " in the snow")
 _ORDINARY = 12
-_OTHER_NOISE = 1_000_000
 _MOST_PAIRS = 6
 # A method that says something only about adapters trained for it.
 _TRAINED_FOR = {"orthogonal": "orthogonal"}
@@ -122,7 +128,7 @@ class ComparePlan:
         """The classes as every concept's prompts have them; ordinary prompts, twice: the second
         time with other noise."""
         plain = chain.from_iterable(c.plain(self.pictures) for c in self.concepts)
-        asks = _once([*plain, *wanted(self.ordinary), *wanted(again(self.ordinary))])
+        asks = _once([*plain, *wanted(self.ordinary), *wanted(other_noise(self.ordinary))])
         return Shooting(self.base, asks, self.steps, self.guidance)
 
     def by_adapter(self, adapter: Adapter) -> Shooting:
@@ -176,11 +182,6 @@ def make_plan(ws: Workspace, wish: Wish) -> ComparePlan:
 
 def wanted(asks: Sequence[Ask]) -> list[Wanted]:
     return [(ask.prompt, ask.seed) for ask in asks]
-
-
-def again(asks: Sequence[Ask]) -> list[Ask]:
-    """The same prompts with other noise."""
-    return [replace(ask, seed=ask.seed + _OTHER_NOISE) for ask in asks]
 
 
 def merged_digest(ws: Workspace, recipe: MergeRecipe) -> str | None:

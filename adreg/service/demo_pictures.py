@@ -11,8 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from adreg.bases.folder import POCKET
-from adreg.domain import NAMELESS_METHODS, Adapter
-from adreg.score.prompts import with_article
+from adreg.domain import NAMELESS_METHODS, Adapter, article_of, with_article
 from adreg.service.identifying import request_identify
 from adreg.service.shots import taken
 from adreg.service.supervisor import Tick, run_now
@@ -137,7 +136,7 @@ def called(adapter: Adapter) -> str:
     concept = adapter.concepts[-1]
     if adapter.method in NAMELESS_METHODS:
         return concept.trigger
-    article = with_article(concept.class_word).partition(" ")[0]
+    article = article_of(concept.class_word)
     return f"{article} {concept.trigger} {concept.class_word}"
 
 

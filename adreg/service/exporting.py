@@ -13,7 +13,7 @@ from adreg.merge.export.spec import ExportSpec
 from adreg.registry import jobs
 from adreg.registry.bases import base_reference
 from adreg.registry.connection import immediate
-from adreg.service.other_kinds import told_apart
+from adreg.service.checkpoints import present_checkpoint
 from adreg.service.outputs import check_folder
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
@@ -41,7 +41,7 @@ def check_out(ws: Workspace, out: Path, spec: ExportSpec, *, force: bool = False
 
 def plan(ws: Workspace, name: str, out: Path, spec: ExportSpec) -> ExportPlan:
     """What would be written. Raises what `request_export` raises, but for what is there already."""
-    checkpoint = _checkpoint(ws, name)
+    checkpoint = present_checkpoint(ws, name)
     source = read_source(checkpoint.path, [c.trigger for c in checkpoint.concepts])
     return plan_export(source, spec, out, _base_for(ws, checkpoint, spec))
 
@@ -56,7 +56,7 @@ def request_export(
     room.
     """
     check_out(ws, out, spec, force=force)
-    checkpoint = _checkpoint(ws, name)
+    checkpoint = present_checkpoint(ws, name)
     base = _base_for(ws, checkpoint, spec)
     if base is None:  # a LoRA is small, and its plan reads checkpoint and base through
         _check_room(out.absolute(), plan(ws, name, out, spec))
@@ -77,7 +77,7 @@ def request_export(
 def resolve(ws: Workspace, request: Json) -> Json:
     spec, out = ExportSpec(**request["spec"]), Path(request["out"])
     check_out(ws, out, spec, force=request["force"])
-    checkpoint = _checkpoint(ws, request["checkpoint"])
+    checkpoint = present_checkpoint(ws, request["checkpoint"])
     base = _base_for(ws, checkpoint, spec)
     return {
         "checkpoint": {
@@ -133,16 +133,6 @@ def _replace_folder(partial: Path, out: Path) -> None:
         with disk_errors(out):
             out.rename(partial / "replaced")
     publish_dir(partial / out.name, out)
-
-
-def _checkpoint(ws: Workspace, name: str) -> Checkpoint:
-    with told_apart(ws, name):
-        checkpoint = ws.registry.checkpoint(name)
-    if checkpoint.state != "present":
-        raise ArtifactError(
-            f"{checkpoint.path}: checkpoint {name} is {checkpoint.state}", remedy="merge it again"
-        )
-    return checkpoint
 
 
 def _base_for(ws: Workspace, checkpoint: Checkpoint, spec: ExportSpec) -> Base | None:

@@ -16,6 +16,7 @@ from adreg.registry import jobs
 from adreg.registry.bases import base_reference
 from adreg.registry.connection import immediate
 from adreg.service.adding import check_fits
+from adreg.service.checkpoints import present_checkpoint
 from adreg.service.origins import of_adapters, of_checkpoint
 from adreg.service.other_kinds import told_apart
 from adreg.service.outputs import check_file, check_folder
@@ -63,7 +64,7 @@ def request_pictures(
         check_folder(out, out)
     chosen = [parse_weighted(ws, ref) for ref in adapters]
     _check_once([adapter for adapter, _ in chosen])
-    model = _checkpoint(ws, checkpoint)
+    model = present_checkpoint(ws, checkpoint) if checkpoint else None
     known = of_checkpoint(ws, model) if model else of_adapters([adapter for adapter, _ in chosen])
     placed = parse_regions(regions, known)
     asked = [*prompts, *(region.prompt for region in placed)]
@@ -144,13 +145,6 @@ def base_ref_of(ws: Workspace, chosen: Sequence[Adapter]) -> str:
         if found is not None:
             return found
     return ws.settings.base
-
-
-def _checkpoint(ws: Workspace, ref: str | None) -> Checkpoint | None:
-    if ref is None:
-        return None
-    with told_apart(ws, ref):
-        return ws.registry.checkpoint(ref)
 
 
 def _source(

@@ -11,7 +11,8 @@ from adreg.domain import Job, Json
 from adreg.errors import ArtifactError
 from adreg.registry import jobs
 from adreg.registry.connection import immediate
-from adreg.service.compare_plan import ComparePlan, again, wanted
+from adreg.score.prompts import other_noise
+from adreg.service.compare_plan import ComparePlan, wanted
 from adreg.service.sampling import Wanted
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
@@ -112,7 +113,7 @@ def _concepts(ws: Workspace, plan: ComparePlan, digest: str) -> list[Json]:
 
 def _ordinary(ws: Workspace, plan: ComparePlan, digest: str) -> Json:
     base, merged = plan.by_base().files(ws), plan.by_checkpoint(digest).files(ws)
-    asks, moved = wanted(plan.ordinary), wanted(again(plan.ordinary))
+    asks, moved = wanted(plan.ordinary), wanted(other_noise(plan.ordinary))
     return {
         "prompts": [prompt for prompt, _ in asks],
         "base": [_relative(ws, base[ask]) for ask in asks],

@@ -19,7 +19,11 @@ def publish_inputs(ws: Workspace, ref: str, repo: str, *, private: bool) -> Json
     """
     artefact = ws.registry.artefact(ref)
     if artefact.state != "present":
-        raise ArtifactError(f"{artefact.path}: {ref} is {artefact.state}", remedy="add it again")
+        merged = isinstance(artefact, Checkpoint)
+        raise ArtifactError(
+            f"{artefact.path}: {ref} is {artefact.state}",
+            remedy=f"adreg merge --again {ref} restores it" if merged else "add it again",
+        )
     db, store = ws.registry.db, ws.registry.store
     return {
         "kind": "checkpoint" if isinstance(artefact, Checkpoint) else "adapter",

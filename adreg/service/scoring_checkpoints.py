@@ -7,9 +7,10 @@ from pathlib import Path
 
 from adreg.bases.scorers import find_again
 from adreg.domain import Base, Checkpoint, Job, Json
-from adreg.errors import ArtifactError, UsageError
+from adreg.errors import UsageError
 from adreg.registry import jobs
 from adreg.registry.bases import base_reference
+from adreg.service.checkpoints import present_checkpoint
 from adreg.service.origins import Origin, of_checkpoint
 from adreg.service.scoring import (
     TOLD_APART,
@@ -65,9 +66,7 @@ def _base(ws: Workspace, checkpoint: Checkpoint, ref: str | None) -> Base:
 
 def resolve(ws: Workspace, request: Json) -> Json:
     """Raises ArtifactError where the checkpoint's folder is gone."""
-    checkpoint = ws.registry.checkpoint(request["checkpoint"])
-    if not checkpoint.path.is_dir():
-        raise ArtifactError(f"{checkpoint.path}: the checkpoint is missing", remedy="merge again")
+    checkpoint = present_checkpoint(ws, request["checkpoint"])
     origins = of_checkpoint(ws, checkpoint)
     return {
         "base": str(ws.base_of(request["base_digest"], request["base"]).path),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from adreg.domain import LINE_METHODS, NAMELESS_METHODS, Concept, SubjectKind
+from adreg.domain import (
+    LINE_METHODS,
+    NAMELESS_METHODS,
+    Concept,
+    SubjectKind,
+    article_of,
+    with_article,
+)
 from adreg.train.captions import with_trigger
 from adreg.train.notes import SubjectNotes
 from adreg.train.spec import TrainSpec
@@ -48,23 +55,19 @@ def training_prompts(spec: TrainSpec, concept: Concept | None = None) -> list[st
         return nameless_prompts(concept.trigger)
     adjective = spec.method == "two-stage" and not style
     templates = _TWO_STAGE if adjective else _TEMPLATES[concept.kind]
-    article, word = _article(concept.class_word), concept.class_word
+    article, word = article_of(concept.class_word), concept.class_word
     return [template.format(a=article, t=concept.trigger, c=word) for template in templates]
 
 
 def class_prompt(of: TrainSpec | Concept) -> str:
     """What class images are made with: "a photo of a dog", "a watercolour"."""
-    words = f"{_article(of.class_word)} {of.class_word}"
+    words = with_article(of.class_word)
     return words if of.kind == "style" else f"a photo of {words}"
 
 
 def class_prompts(spec: TrainSpec) -> list[str]:
     """That of each class of a run, in the concepts' order: those of one class share theirs."""
     return list(dict.fromkeys(map(class_prompt, spec.concepts)))
-
-
-def _article(word: str) -> str:
-    return "an" if word[0].lower() in "aeiou" else "a"
 
 
 def nameless_prompts(trigger: str) -> list[str]:

@@ -12,6 +12,7 @@ from adreg.errors import ArtifactError, UsageError
 from adreg.registry import checkpoints, jobs, names, scores
 from adreg.score.spec import ScoreSpec
 from adreg.service import scoring_checkpoints
+from adreg.service.generating import request_pictures
 from adreg.service.origins import of_checkpoint
 from adreg.service.scoring_checkpoints import request_checkpoint_score
 from adreg.service.supervisor import run_now
@@ -120,7 +121,10 @@ def test_it_is_held_against_the_base_it_was_merged_on(ws: Workspace, tmp_path: P
     path = ws.registry.checkpoint("duo").path
     path.rename(path.with_name("away"))
     try:
-        with pytest.raises(ArtifactError, match="the checkpoint is missing"):
+        with pytest.raises(ArtifactError, match="checkpoint duo is missing") as told:
             scoring_checkpoints.resolve(ws, job.request)
+        assert told.value.remedy == "adreg merge --again duo restores it"
+        with pytest.raises(ArtifactError, match="checkpoint duo is missing"):
+            request_pictures(ws, ["a dog"], [0], checkpoint="duo", out=tmp_path / "out")
     finally:
         path.with_name("away").rename(path)

@@ -9,7 +9,7 @@ from adreg.errors import ArtifactError
 from adreg.formats.header import TensorInfo
 from adreg.formats.ldm import TOKEN_TABLE, Change, layout_of, place
 from adreg.formats.spelling import ENCODERS
-from adreg.merge.export.source import Source
+from adreg.merge.export.source import DAMAGED, Source
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _piece(
     if change == "stacked" and len(parts) < len("qkv"):
         raise ArtifactError(
             f"{source.folder} has only {len(parts)} of the three matrices of {key}",
-            remedy="merge it again",
+            remedy=DAMAGED,
         )
     sources = tuple(parts[part] for part in sorted(parts))
     infos = [source.tensors[component][name].tensors[name] for component, name in sources]

@@ -18,7 +18,7 @@ from adreg.formats.read import AdapterWeights, read_adapter
 from adreg.formats.stream import is_finite, read_tensor
 from adreg.formats.write import write_adapter, write_kohya
 from adreg.merge.export.pairs import Pair, pairs, same_bytes
-from adreg.merge.export.source import Source
+from adreg.merge.export.source import DAMAGED, Source
 from adreg.merge.export.spec import DTYPES, ExportSpec
 from adreg.merge.export.tensors import dtype_of, token_rows
 from adreg.merge.export.truncate import lost_share, nearest, rounding_noise
@@ -113,7 +113,7 @@ def _check_finite(pair: Pair, new: Tensor, old: Tensor) -> None:
         if not is_finite(values):
             raise ArtifactError(
                 f"{header.path} holds values that are not finite (key {key!r})",
-                remedy="the file is damaged: merge again, or fetch the base again",
+                remedy=f"{DAMAGED}; or fetch the base again",
             )
 
 

@@ -16,6 +16,8 @@ from adreg.formats.ldm import TOKEN_TABLE
 
 RECIPE = "adreg_recipe.json"
 """What a merge says of itself, in the checkpoint's folder."""
+DAMAGED = "move the folder away and restore it: adreg merge --again NAME"
+"""What to do where a folder is not as it was written."""
 _TOKENIZER = "tokenizer/tokenizer.json"
 _SCHEDULER = "scheduler/scheduler_config.json"
 
@@ -74,7 +76,7 @@ def read_source(folder: Path, triggers: Iterable[str] = ()) -> Source:
 def _tensors(folder: Path, stem: str) -> dict[str, Header]:
     files = weight_files(folder, stem)
     if not files:
-        raise ArtifactError(f"{folder} has no {stem}.safetensors", remedy="merge it again")
+        raise ArtifactError(f"{folder} has no {stem}.safetensors", remedy=DAMAGED)
     return {key: header for header in map(read_header, files) for key in header.tensors}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from adreg.domain import Json
+from adreg.domain import Json, size_in_bytes
 from adreg.errors import UsageError
 
 Form = Literal["single", "folder", "lora"]
@@ -16,8 +15,6 @@ DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """How options and how safetensors call the numbers that can be written."""
 SUFFIX = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMG]?)B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def export_spec(
         raise UsageError(f"--dtype {dtype}: no such dtype", remedy=f"use {', '.join(DTYPES)}")
     _check_fits(form, "lora", {"--rank": rank, "--kohya": kohya})
     _check_fits(form, "folder", {"--shard-size": shard_size})
-    shards = None if shard_size is None else _bytes(shard_size)
+    shards = None if shard_size is None else size_in_bytes(shard_size, "--shard-size")
     return ExportSpec(_known(form), dtype, rank, kohya, shards)
 
 
@@ -78,11 +75,3 @@ def _check_fits(form: str, needed: Form, options: dict[str, object]) -> None:
     for option, value in options.items():
         if value and form != needed:
             raise UsageError(f"{option} is for --as {needed} only", remedy="leave it out")
-
-
-def _bytes(size: str) -> int:
-    match = _SIZE.fullmatch(size.strip())
-    count = int(float(match["number"]) * _UNITS[match["unit"].upper()]) if match else 0
-    if count <= 0:
-        raise UsageError(f"--shard-size {size}: no size", remedy="write --shard-size 2GB")
-    return count
