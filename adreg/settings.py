@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,6 +16,9 @@ from typing import Any
 import platformdirs
 
 from adreg.errors import UsageError
+
+DEVICES = "auto, cpu, cuda, cuda:0 or mps"
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,19 @@ def _apply(settings: Settings, values: Mapping[str, Any], origin: str) -> Settin
 def _convert(origin: str, key: str, value: Any, wanted: str) -> Any:
     if wanted != "float":
         if not isinstance(value, str):
-            raise UsageError(f"{origin}: {key} must be text, not {value!r}")
+            raise UsageError(f"{origin}: {key} must be text, not {in_toml(value)}")
+        if key == "device" and not _DEVICE.fullmatch(value):
+            raise UsageError(f"{origin}: no device {value!r}", remedy=f"use {DEVICES}")
         return value
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{origin}: {key} must be a number, not {value!r}") from None
+        raise UsageError(f"{origin}: {key} must be a number, not {in_toml(value)}") from None
     if not 0 <= number < float("inf"):
-        raise UsageError(f"{origin}: {key} must be a number of seconds, not {value!r}")
+        raise UsageError(f"{origin}: {key} must be a number of seconds, not {in_toml(value)}")
     return number
+
+
+def in_toml(value: Any) -> str:
+    """A value as a message quotes it to who wrote the file: `true`, where Python says `True`."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)

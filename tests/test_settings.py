@@ -34,6 +34,8 @@ def test_the_working_directory_goes_before_home(tmp_path: Path) -> None:
     [
         ("colour = 3", "unknown key 'colour'"),
         ("device = 3", "device must be text"),
+        ("device = true", "device must be text, not true"),
+        ('device = "gpu"', "no device 'gpu'"),
         ('lease_seconds = "soon"', "lease_seconds must be a number"),
         ("settle_seconds = -1", "settle_seconds must be a number of seconds"),
         ("home = '/x'", "unknown key 'home'"),

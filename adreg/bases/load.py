@@ -14,6 +14,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from adreg.errors import ArtifactError, ExternalError, UsageError
+from adreg.settings import DEVICES
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -28,9 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(
-            f"no device {name!r}", remedy="use auto, cpu, cuda, cuda:0 or mps"
-        ) from None
+        raise UsageError(f"no device {name!r}", remedy=f"use {DEVICES}") from None
     if not _present(device):
         raise ExternalError(f"device {name} is not available here", remedy="use --device auto")
     return device

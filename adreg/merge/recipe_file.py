@@ -34,6 +34,7 @@ from adreg.merge.methods.table import METHODS
 from adreg.merge.recipe import AdapterRef, MergeRecipe, from_json
 from adreg.merge.recipe_checks import DTYPES
 from adreg.merge.recipe_defaults import new_recipe
+from adreg.settings import in_toml
 
 DEFAULT_METHOD = "loraclr"
 # What `to_json` has beside the recipe's own fields.
@@ -221,7 +222,7 @@ def _plain(at: Stated, key: str, value: Any, kind: type) -> Any:
 
 
 def _wrong(at: Stated, key: str, value: Any, wanted: str) -> UsageError:
-    return UsageError(f"{at.where(key)} must be {wanted}, not {value!r}", remedy=_SEE)
+    return UsageError(f"{at.where(key)} must be {wanted}, not {in_toml(value)}", remedy=_SEE)
 
 
 def _not_none(hint: Any) -> Any:

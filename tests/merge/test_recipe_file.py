@@ -161,6 +161,7 @@ def test_a_file_without_adapters_is_refused(text: str, tmp_path: Path) -> None:
     ("change", "said"),
     [
         ("ridge = -1", "ridge must be above 0"),
+        ("rounds = true", "rounds must be a whole number, not true"),
         ("version = 9", "version"),
         ('dtype = "float8"', "dtype"),
         ("rounds = 0", "rounds"),
