@@ -70,7 +70,7 @@ def load_settings(
         if field.name != "home" and environ.get(f"ADREG_{field.name.upper()}")
     }
     settings = _apply(settings, from_environ, "environment ADREG_*")
-    return _apply(settings, {k: v for k, v in flags.items() if v is not None}, "flags")
+    return _apply(settings, {k: v for k, v in flags.items() if v is not None}, "the command line")
 
 
 def _settings_file(cwd: Path, home: Path) -> Path | None:
