@@ -8,6 +8,7 @@ any length pair up.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,6 +42,18 @@ class Columns:
     def drop(self) -> None:
         """What is open is no concept."""
         self._open.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept, by input and number of the concept."""
+        return {
+            f"columns {number} {source}": x
+            for source, kept in self._kept.items()
+            for number, x in enumerate(kept)
+        }
+
+    def restore(self, state: Mapping[str, Tensor], source: str, concepts: int) -> None:
+        """What was kept of one input and so many concepts."""
+        self._kept[source] = [state[f"columns {number} {source}"] for number in range(concepts)]
 
     def of(self, source: str) -> list[Tensor]:
         """X_c (in x K) of every concept, in the order they were closed."""

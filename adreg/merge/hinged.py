@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from adreg.merge.columns import Columns
@@ -53,6 +54,17 @@ class HingedSums:
         else:
             self._columns.drop()
         self._open.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        tokens = {f"tokens {source}": torch.tensor(n) for source, n in self._tokens.items()}
+        return self._sums.state() | self._columns.state() | tokens
+
+    def restore(self, state: Mapping[str, Tensor], voices: Sequence[int]) -> None:
+        self._sums.restore(state, voices)
+        self._concepts = [own for own in map(self._voices.__getitem__, voices) if own.concept]
+        for source in map(input_of, self.watched):
+            self._columns.restore(state, source, len(self._concepts))
+            self._tokens[source] = int(state[f"tokens {source}"])
 
     def solve(self, module: str) -> Tensor:
         pull = self._attraction(module)

@@ -69,6 +69,10 @@ class Layers(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._known)
 
+    def beside(self, name: str) -> Path:
+        """A file of another kind in the same folder."""
+        return self._folder / name
+
     def _path(self, module: str) -> Path:
         return self._folder / f"{module}{_SUFFIX}"
 

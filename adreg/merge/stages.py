@@ -37,9 +37,10 @@ from adreg.merge.layers import CROSS_ATTENTION, TEXT_ENCODER, UNET, by_stage, st
 from adreg.merge.methods import gradient_fusion, loraclr, loraclr_paper, regmean
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import KeepPrior, MergeRecipe
+from adreg.merge.recorded import Recorded
 from adreg.merge.samples import LayerSamples, LayerWords
 from adreg.merge.scratch import Layers
-from adreg.merge.statistics import LayerCores, LayerSums, Statistics, Voice
+from adreg.merge.statistics import LayerCores, LayerSums, Statistics, Voice, sums_device
 
 Deltas = Mapping[str, Tensor]
 AllDeltas = Mapping[str, Mapping[str, Delta]]
@@ -90,18 +91,27 @@ def _solve(
 ) -> None:
     """Adds a stage's modules to `found`; `merged` is the merged model so far, from round 2 on."""
     statistics = _statistics(pipe, plan, modules, [speaker.voice for speaker in speakers])
+    own = merged is None and stage != CROSS_ATTENTION
+    turns = [
+        (index, prompts, phrase)
+        for index, speaker in enumerate(speakers)
+        for prompts, phrase in zip(speaker.groups, speaker.phrases, strict=True)
+    ]
+    kept = Recorded(found.beside("recorded"), stage)
+    closed = kept.take_up(statistics, [index for index, _, _ in turns], sums_device(pipe.device))
     with _listening(pipe, stage, found, merged):
-        for index, speaker in enumerate(speakers):
-            progress(stage, index, len(speakers))
-            own = merged is None and stage != CROSS_ATTENTION
+        for number, (index, prompts, phrase) in enumerate(turns[closed:], closed):
+            progress(stage, number, len(turns))
+            speaker = speakers[index]
             with alone(pipe, speaker.name, speaker.voice.deltas) if own else nullcontext():
-                for prompts, phrase in zip(speaker.groups, speaker.phrases, strict=True):
-                    _RECORD[stage](pipe, prompts, phrase, plan.recipe, statistics)
-                    statistics.close(index)
+                _RECORD[stage](pipe, prompts, phrase, plan.recipe, statistics)
+            statistics.close(index)
+            kept.keep(statistics, number + 1)
     for module in modules:
         delta = _solved(module, statistics)
         found.put(module, delta, _note(module, statistics))
-    progress(stage, len(speakers), len(speakers))
+    kept.drop()
+    progress(stage, len(turns), len(turns))
 
 
 def speakers_of(plan: Plan, adapted: AllDeltas) -> list[Speaker]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,6 +59,20 @@ class Statistics(Protocol):
         """dW (out x in) of one module, whose statistics are let go."""
 
 
+@runtime_checkable
+class Resumable(Statistics, Protocol):
+    """Statistics small enough to be kept on disk between two concepts."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the closed concepts have left, under keys that `restore` knows."""
+
+    def restore(self, state: Mapping[str, Tensor], voices: Sequence[int]) -> None:
+        """Empty statistics become those that a state was of, `voices` having been closed in turn.
+
+        Of modules that are not of these statistics (they are solved) nothing is taken.
+        """
+
+
 class Grams:
     """G = X X^T (in x in) of every input of `modules`, summed over all that is consumed.
 
@@ -72,7 +86,7 @@ class Grams:
 
     def consume(self, module: str, x: Tensor) -> None:
         """Add inputs `x` (tokens x in) of a watched module."""
-        exact = x.detach().to(_device(x), _dtype(x.shape[1]))
+        exact = x.detach().to(sums_device(x.device), _dtype(x.shape[1]))
         add_to(self.sums, self._input[module], exact.T @ exact)
 
 
@@ -123,6 +137,18 @@ class Sums:
                 add_to(self.target, module, own.weight * delta.times(gram))
         for source in sorted(sums):
             add_to(self.gram, source, own.weight * sums.pop(source))
+
+    def state(self) -> dict[str, Tensor]:
+        grams = {f"gram {source}": gram for source, gram in self.gram.items()}
+        return grams | {f"target {module}": target for module, target in self.target.items()}
+
+    def restore(self, state: Mapping[str, Tensor], voices: Sequence[int]) -> None:
+        for source in sorted({input_of(module) for module in self.modules}):
+            self.gram[source] = state[f"gram {source}"]
+        for module in self.modules:
+            # There is none where no adapter that was closed changes the module.
+            if (key := f"target {module}") in state:
+                self.target[module] = state[key]
 
     def pop(self, module: str) -> tuple[Tensor, Tensor]:
         """S and R of one module; R is let go, and S with the last module that reads it."""
@@ -193,6 +219,20 @@ class LayerCores:
                 add_to(self._others, module, core if mine.concept else mine.weight * core)
         self._grams.sums.clear()
 
+    def state(self) -> dict[str, Tensor]:
+        cores = {f"core {voice} {module}": c for (module, voice), c in self._cores.items()}
+        return cores | {f"others {module}": core for module, core in self._others.items()}
+
+    def restore(self, state: Mapping[str, Tensor], voices: Sequence[int]) -> None:
+        for key in state:
+            what, *voice, module = key.split(" ")
+            if module not in self._factors:
+                continue
+            if what == "core":
+                self._cores[module, int(voice[0])] = state[key]
+            else:
+                self._others[module] = state[key]
+
     def solve(self, module: str) -> Tensor:
         own = self._factors.pop(module)
         cores = [self._cores.pop((module, index)) for index in own]
@@ -226,6 +266,6 @@ def _dtype(width: int) -> torch.dtype:
     return torch.float64 if element_bytes(width) == 8 else torch.float32
 
 
-def _device(x: Tensor) -> torch.device:
-    # Apple's GPUs have no fp64.
-    return torch.device("cpu") if x.device.type == "mps" else x.device
+def sums_device(device: torch.device) -> torch.device:
+    """Where statistics of inputs on a device are kept: Apple's GPUs have no fp64."""
+    return torch.device("cpu") if device.type == "mps" else device
