@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from adreg.bases.find import WITH_WEIGHTS, weights_of
-from adreg.bases.folder import weight_files
+from adreg.bases.folder import read_object, weight_files
 from adreg.domain import Base
 from adreg.formats.header import read_header
 from adreg.merge.cost import runs_of, tokens_of
@@ -20,6 +20,8 @@ _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 _LIBRARIES = 500_000_000
 # Of one module, in its own size: the weight, its delta, and what a method makes of them meanwhile.
 _AT_WORK = 4
+# Of the finest level, a picture: measured on Stable Diffusion 1.5's UNet, two pictures, CPU.
+_MAPS = 54
 
 
 def written_bytes(base: Base, recipe: MergeRecipe) -> int:
@@ -31,7 +33,7 @@ def peak_bytes(
     base: Base, recipe: MergeRecipe, operands: Sequence[Operand], statistics: Iterable[int]
 ) -> int:
     """The adapters, and one tensor as it is written; where layer inputs are recorded also the
-    model, and the largest of the `statistics`."""
+    model, what passes through it, and the largest of the `statistics`."""
     shapes = list(map(prod, _shapes(base)))
     modules = {module for operand in operands for module in operand.modules}
     largest = max((prod(base.modules[module]) for module in modules), default=0)
@@ -39,7 +41,8 @@ def peak_bytes(
     factors = sum(_factors(base, operand.modules) for operand in operands)
     if recipe.sampling is None:
         return _LIBRARIES + factors + tensor
-    return _LIBRARIES + factors + sum(shapes) * FLOAT + max(*statistics, tensor)
+    running = _activations(base, len(recipe.sampling.prompts) * recipe.sampling.images)
+    return _LIBRARIES + factors + sum(shapes) * FLOAT + running + max(*statistics, tensor)
 
 
 def statistics_bytes(
@@ -88,6 +91,13 @@ def _columns_bytes(recipe: MergeRecipe, stage: str, widths: Mapping[str, int]) -
     assert sampling is not None
     columns = PER_CALL * sampling.steps if stage == UNET else len(sampling.prompts)
     return columns * sum(widths.values()) * FLOAT
+
+
+def _activations(base: Base, pictures: int) -> int:
+    """What the UNet holds while it runs, nothing being kept for a backward pass."""
+    config = read_object(base.path / "unet" / "config.json")
+    finest = int(config["block_out_channels"][0]) * int(config["sample_size"]) ** 2
+    return pictures * _MAPS * finest * FLOAT
 
 
 def _shapes(base: Base) -> list[tuple[int, ...]]:
