@@ -1,14 +1,20 @@
 """A small Hub on 127.0.0.1 that the real huggingface_hub client talks to.
 
-It speaks what the 2.4 client needs to create a repository, commit and read back: whoami-v2,
+It speaks what the 2.4 client needs to create a repository, commit, tag and read back: whoami-v2,
 repos/create, validate-yaml, preupload (the server decides lfs or regular), LFS batch, PUT or
-multipart, verify, commit (ndjson), info, revision, tree, resolve. It checks what the Hub checks:
-tokens, write access, sha256 of large files, the parent commit, paths that are to be deleted.
+multipart, verify, commit (ndjson), tag; and by tests.hub_reading info, revision, refs, tree,
+paths-info, resolve with ranges. It checks what the Hub checks: tokens, write access, sha256 of
+large files, the parent commit, paths that are to be deleted, tags that are there already.
 
     with HubServer() as hub:
         hub.host("them/model", {"config.json": b"{}"})       # what somebody else put there
         HfApi(endpoint=hub.url, token=hub.token).create_repo("me/trio", private=True)
         hub.fail("commit", 500, times=2)      # the next two commits answer 500
+        hub.fail("create", 429, times=1, retry_after="1")
+        hub.cut("resolve", 1000)              # the next download breaks off after 1000 bytes
+        hub.delay("info", 60)                 # the next answer comes late (or when it is stopped)
+        hub.damage("resolve")                 # the next download has a byte that is another
+        hub.meanwhile("commit", lambda: hub.host("me/trio", {}))     # the head moves just before
         hub.repos["me/trio"].head.files       # path -> Blob
 """
 
@@ -21,90 +27,36 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import yaml
 from huggingface_hub import constants
 
-Answer = tuple[int, dict[str, str], bytes]
+from tests import hub_reading as reading
+from tests.hub_repos import Answer, Blob, RefusedError, Repo, Request, as_json
+
 DROP = 0  # as a status: close the connection without an answer
 LFS_SUFFIXES = (".safetensors", ".bin", ".png")
-_CARD = re.compile(r"^\s*---\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Blob:
-    """One file of a commit; `lfs` says how it was stored."""
-
-    content: bytes
-    lfs: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def git_oid(self) -> str:
-        """What git names the blob (for a large file: its pointer, near enough for a client)."""
-        data = self.sha256.encode() if self.lfs else self.content
-        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """What preupload reports, and what the client compares its own file with."""
-        return self.sha256 if self.lfs else self.git_oid
-
-
-@dataclass(frozen=True)
-class Commit:
-    oid: str
-    summary: str
-    files: dict[str, Blob]
-
-
-@dataclass
-class Repo:
-    private: bool
-    commits: list[Commit] = field(default_factory=list)
-    gated: bool = False
-
-    @property
-    def head(self) -> Commit:
-        return self.commits[-1]
-
-    def add(self, summary: str, files: dict[str, Blob]) -> Commit:
-        parent = self.commits[-1].oid if self.commits else ""
-        listing = "".join(f"{path} {blob.oid}\n" for path, blob in sorted(files.items()))
-        oid = hashlib.sha1(f"{parent}\n{summary}\n{listing}".encode()).hexdigest()
-        self.commits.append(Commit(oid, summary, dict(files)))
-        return self.head
-
-    def at(self, revision: str) -> Commit | None:
-        if revision == "main":
-            return self.head
-        return next((commit for commit in self.commits if commit.oid == revision), None)
 
 
 @dataclass
 class _Fault:
-    status: int
+    """What goes wrong with a route: another answer, a late one, or one that is cut or damaged."""
+
     times: int | None
-    message: str
-    after: bool
-
-
-class RefusedError(Exception):
-    """An answer of 4xx the way the Hub words it: status, X-Error-Code, message."""
-
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+    status: int | None = None
+    message: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: bool = False
+    seconds: float = 0.0
+    cut: int | None = None
+    damage: bool = False
 
 
 class HubServer:
@@ -113,16 +65,22 @@ class HubServer:
     def __init__(self, *, chunk_size: int | None = None, role: str = "write") -> None:
         self.token = "hf_" + "adregTestToken" * 2
         self.role = role
+        self.renames: dict[str, str] = {}
+        self.xet = False
+        self.scopes: list[dict[str, Any]] = []
+        self.orgs: dict[str, str] = {}
         self.chunk_size = chunk_size
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
         self.lock = threading.RLock()
         self._parts: dict[tuple[str, int], bytes] = {}
         self._faults: dict[str, _Fault] = {}
         self.actions: dict[str, Callable[[], object]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
         self._server.daemon_threads = True
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
@@ -134,6 +92,7 @@ class HubServer:
         return self
 
     def stop(self) -> None:
+        self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -149,14 +108,41 @@ class HubServer:
     ) -> None:
         self.stop()
 
-    def fail(self, route: str, status: int, *, times: int | None = None, message: str = "") -> None:
+    def fail(
+        self,
+        route: str,
+        status: int,
+        *,
+        times: int | None = None,
+        message: str = "",
+        retry_after: str | None = None,
+    ) -> None:
         """Answer `route` with `status` (DROP: hang up), the next `times` times or for good."""
-        assert any(route == name for _, name in _routes()), route
-        self._faults[route] = _Fault(status, times, message or f"made to answer {status}", False)
+        headers = {} if retry_after is None else {"Retry-After": retry_after}
+        self._break(route, _Fault(times, status, message or f"made to answer {status}", headers))
 
     def lose_answer(self, route: str) -> None:
         """Do what `route` asks once, then hang up instead of answering."""
-        self._faults[route] = _Fault(DROP, 1, "", True)
+        self._break(route, _Fault(1, DROP, after=True))
+
+    def cut(self, route: str, at: int, *, times: int | None = 1) -> None:
+        """Announce the whole answer, send `at` bytes of it and hang up."""
+        self._break(route, _Fault(times, cut=at, after=True))
+
+    def delay(self, route: str, seconds: float, *, times: int | None = 1) -> None:
+        """Answer that much later, or as soon as the server is stopped."""
+        self._break(route, _Fault(times, seconds=seconds))
+
+    def damage(self, route: str, *, times: int | None = 1) -> None:
+        """Change the first byte of what is sent up to or down from `route`, on its way."""
+        self._break(route, _Fault(times, damage=True, after=route == "resolve"))
+
+    def _break(self, route: str, fault: _Fault) -> None:
+        assert any(route == name for _, _, name, _ in _ROUTES), route
+        self._faults[route] = fault
+
+    def wait(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
 
     def meanwhile(self, route: str, action: Callable[[], object]) -> None:
         """Do something (as another user would) just before `route` is answered next."""
@@ -183,51 +169,17 @@ class HubServer:
             return fault
 
 
-@dataclass(frozen=True)
-class _Request:
-    hub: HubServer
-    method: str
-    groups: tuple[str, ...]
-    body: bytes
-    token: str | None
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def signed_in(self) -> None:
-        if self.token != self.hub.token:
-            raise RefusedError(401, "Invalid credentials in Authorization header")
-
-    def repo(self, name: str, *, write: bool = False) -> Repo:
-        if self.token is not None:
-            self.signed_in()
-        repo = self.hub.repos.get(name)
-        if repo is None or (repo.private and self.token is None):
-            # As on the Hub: who may not see a repository is told that there is none.
-            raise RefusedError(404 if self.token else 401, "Repository not found", "RepoNotFound")
-        if write:
-            self.signed_in()
-            self.may_write(name)
-        return repo
-
-    def may_write(self, name: str) -> None:
-        if self.hub.role == "read" or not name.startswith("me/"):
-            raise RefusedError(403, f"You don't have the rights to write to {name}")
-
-
-def _json(body: Any, status: int = 200) -> Answer:
-    return status, {"Content-Type": "application/json"}, json.dumps(body).encode()
-
-
-def _whoami(request: _Request) -> Answer:
+def _whoami(request: Request) -> Answer:
     request.signed_in()
-    access = {"displayName": "test", "role": request.hub.role}
+    access: dict[str, Any] = {"displayName": "test", "role": request.hub.role}
+    if request.hub.role == "fineGrained":
+        access["fineGrained"] = {"global": [], "scoped": request.hub.scopes}
     auth = {"type": "access_token", "accessToken": access}
-    return _json({"type": "user", "name": "me", "orgs": [], "auth": auth})
+    orgs = [{"type": "org", "name": n, "roleInOrg": r} for n, r in request.hub.orgs.items()]
+    return as_json({"type": "user", "name": "me", "orgs": orgs, "auth": auth})
 
 
-def _create(request: _Request) -> Answer:
+def _create(request: Request) -> Answer:
     request.signed_in()
     asked = request.json
     name = f"{asked.get('organization') or 'me'}/{asked['name']}"
@@ -235,26 +187,35 @@ def _create(request: _Request) -> Answer:
     url = f"{request.hub.url}/{name}"
     with request.hub.lock:
         if name in request.hub.repos:
-            return _json({"error": "You already created this model repo", "url": url}, 409)
+            return as_json({"error": "You already created this model repo", "url": url}, 409)
         repo = Repo(private=asked.get("visibility", "public") == "private")
         attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
         repo.add("initial commit", {".gitattributes": Blob(attributes, lfs=False)})
         request.hub.repos[name] = repo
-    return _json({"url": url, "name": name, "id": name})
+    return as_json({"url": url, "name": name, "id": name})
 
 
-def _validate_yaml(request: _Request) -> Answer:
-    match = _CARD.match(request.json["content"])
+def _xet_token(request: Request) -> Answer:
+    request.repo(request.groups[0], write=True)
+    if not request.hub.xet:
+        raise RefusedError(404, "Xet is not enabled")
+    # Nothing answers there: a test may see whether the client would go, no more.
+    headers = {"X-Xet-Cas-Url": f"{request.hub.url}/xet", "X-Xet-Access-Token": "x"}
+    return 200, {**headers, "X-Xet-Token-Expiration": "9999999999"}, b"{}"
+
+
+def _validate_yaml(request: Request) -> Answer:
+    match = reading.CARD.match(request.json["content"])
     try:
         data = yaml.safe_load(match.group(1)) if match else {}
     except yaml.YAMLError as error:
-        return _json({"errors": [{"message": str(error)}], "warnings": []}, 400)
+        return as_json({"errors": [{"message": str(error)}], "warnings": []}, 400)
     if not isinstance(data, dict):
-        return _json({"errors": [{"message": "not a mapping"}], "warnings": []}, 400)
-    return _json({"errors": [], "warnings": []})
+        return as_json({"errors": [{"message": "not a mapping"}], "warnings": []}, 400)
+    return as_json({"errors": [], "warnings": []})
 
 
-def _preupload(request: _Request) -> Answer:
+def _preupload(request: Request) -> Answer:
     head = request.repo(request.groups[0], write=True).head
 
     def answer(file: dict[str, Any]) -> dict[str, Any]:
@@ -267,13 +228,15 @@ def _preupload(request: _Request) -> Answer:
             "oid": there.oid if there else None,
         }
 
-    return _json({"files": [answer(file) for file in request.json["files"]]})
+    return as_json({"files": [answer(file) for file in request.json["files"]]})
 
 
-def _lfs_batch(request: _Request) -> Answer:
+def _lfs_batch(request: Request) -> Answer:
     name = request.groups[0]
     request.repo(name, write=True)
-    return _json({"objects": [_lfs_actions(request.hub, name, o) for o in request.json["objects"]]})
+    return as_json(
+        {"objects": [_lfs_actions(request.hub, name, o) for o in request.json["objects"]]}
+    )
 
 
 def _lfs_actions(hub: HubServer, name: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -296,20 +259,20 @@ def _keep(hub: HubServer, oid: str, content: bytes) -> Answer:
     if hashlib.sha256(content).hexdigest() != oid:
         raise RefusedError(400, "the content does not have the sha256 it was announced with")
     hub.objects[oid] = content
-    return _json({})
+    return as_json({})
 
 
-def _lfs_put(request: _Request) -> Answer:
+def _lfs_put(request: Request) -> Answer:
     return _keep(request.hub, request.groups[0], request.body)
 
 
-def _lfs_part(request: _Request) -> Answer:
+def _lfs_part(request: Request) -> Answer:
     oid, number = request.groups
     request.hub._parts[oid, int(number)] = request.body
     return 200, {"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'}, b""
 
 
-def _lfs_complete(request: _Request) -> Answer:
+def _lfs_complete(request: Request) -> Answer:
     content = b""
     for part in request.json["parts"]:
         piece = request.hub._parts.pop((request.groups[0], part["partNumber"]))
@@ -319,15 +282,15 @@ def _lfs_complete(request: _Request) -> Answer:
     return _keep(request.hub, request.groups[0], content)
 
 
-def _lfs_verify(request: _Request) -> Answer:
+def _lfs_verify(request: Request) -> Answer:
     request.repo(request.groups[0], write=True)
     there = request.hub.objects.get(request.json["oid"])
     if there is None or len(there) != request.json["size"]:
         raise RefusedError(404, "no such object, or of another size")
-    return _json({})
+    return as_json({})
 
 
-def _commit(request: _Request) -> Answer:
+def _commit(request: Request) -> Answer:
     name = request.groups[0]
     lines = [json.loads(line) for line in request.body.splitlines()]
     header = lines[0]["value"]
@@ -340,7 +303,19 @@ def _commit(request: _Request) -> Answer:
             _apply(request.hub, files, line["key"], line["value"])
         made = repo.add(header["summary"], files)
     url = f"{request.hub.url}/{name}/commit/{made.oid}"
-    return _json({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
+    return as_json({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
+
+
+def _tag(request: Request) -> Answer:
+    repo = request.repo(request.groups[0], write=True)
+    commit, name = repo.at(request.groups[1]), request.json["tag"]
+    if commit is None:
+        raise RefusedError(404, f"Invalid rev id: {request.groups[1]}", "RevisionNotFound")
+    with request.hub.lock:
+        if name in repo.tags:
+            raise RefusedError(409, f"Tag {name} already exists")
+        repo.tags[name] = commit.oid
+    return as_json({})
 
 
 def _apply(hub: HubServer, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
@@ -357,63 +332,12 @@ def _apply(hub: HubServer, files: dict[str, Blob], key: str, value: dict[str, An
         raise RefusedError(404, "A file with this name doesn't exist", "EntryNotFound")
 
 
-def _revision_of(request: _Request, revision: str) -> tuple[Repo, Commit]:
-    repo = request.repo(request.groups[0])
-    commit = repo.at(revision)
-    if commit is None:
-        raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-    return repo, commit
-
-
-def _info(request: _Request) -> Answer:
-    revision = request.groups[1] if len(request.groups) > 1 else "main"
-    repo, commit = _revision_of(request, revision)
-    name = request.groups[0]
-    about = {
-        "_id": "0",
-        "id": name,
-        "modelId": name,
-        "author": name.split("/")[0],
-        "sha": commit.oid,
-        "private": repo.private,
-        "gated": False,
-        "disabled": False,
-        "tags": [],
-        "siblings": [{"rfilename": path} for path in sorted(commit.files)],
-    }
-    return _json(about)
-
-
-def _tree(request: _Request) -> Answer:
-    _, commit = _revision_of(request, request.groups[1])
-
-    def entry(path: str, blob: Blob) -> dict[str, Any]:
-        size = len(blob.content)
-        lfs = {"lfs": {"oid": blob.sha256, "size": size, "pointerSize": 130}} if blob.lfs else {}
-        return {"type": "file", "path": path, "size": size, "oid": blob.git_oid, **lfs}
-
-    return _json([entry(path, blob) for path, blob in sorted(commit.files.items())])
-
-
-def _resolve(request: _Request) -> Answer:
-    repo, commit = _revision_of(request, request.groups[1])
-    blob = commit.files.get(request.groups[2])
-    if blob is None:
-        raise RefusedError(404, "Entry not found", "EntryNotFound")
-    if repo.gated and request.token is None:
-        raise RefusedError(401, "Access to this model is restricted", "GatedRepo")
-    headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{blob.oid}"'}
-    if blob.lfs:
-        headers["X-Linked-Etag"] = f'"{blob.oid}"'
-        headers["X-Linked-Size"] = str(len(blob.content))
-    return 200, headers, blob.content
-
-
 _ID = r"([^/]+/[^/]+)"
-_ROUTES: list[tuple[str, str, str, Callable[[_Request], Answer]]] = [
+_ROUTES: list[tuple[str, str, str, Callable[[Request], Answer]]] = [
     ("GET", r"/api/whoami-v2", "whoami", _whoami),
     ("POST", r"/api/repos/create", "create", _create),
     ("POST", r"/api/validate-yaml", "validate", _validate_yaml),
+    ("GET", rf"/api/models/{_ID}/xet-write-token/main", "xet_token", _xet_token),
     ("POST", rf"/api/models/{_ID}/preupload/main", "preupload", _preupload),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", "lfs_batch", _lfs_batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_put", _lfs_put),
@@ -421,42 +345,65 @@ _ROUTES: list[tuple[str, str, str, Callable[[_Request], Answer]]] = [
     ("POST", r"/lfs/([0-9a-f]{64})/complete", "lfs_complete", _lfs_complete),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/verify", "lfs_verify", _lfs_verify),
     ("POST", rf"/api/models/{_ID}/commit/main", "commit", _commit),
-    ("GET", rf"/api/models/{_ID}", "info", _info),
-    ("GET", rf"/api/models/{_ID}/revision/([^/]+)", "revision", _info),
-    ("GET", rf"/api/models/{_ID}/tree/([^/]+)", "tree", _tree),
-    ("GET", rf"/{_ID}/resolve/([^/]+)/(.+)", "resolve", _resolve),
+    ("POST", rf"/api/models/{_ID}/tag/([^/]+)", "tag", _tag),
+    ("GET", rf"/api/models/{_ID}", "info", reading.info),
+    ("GET", rf"/api/models/{_ID}/revision/([^/]+)", "revision", reading.info),
+    ("GET", rf"/api/models/{_ID}/refs", "refs", reading.refs),
+    ("GET", rf"/api/models/{_ID}/commits/([^/]+)", "commits", reading.commits),
+    ("GET", rf"/api/models/{_ID}/tree/([^/]+)", "tree", reading.tree),
+    ("GET", rf"/api/models/{_ID}/tree/([^/]+)/(.+)", "tree", reading.tree),
+    ("POST", rf"/api/models/{_ID}/paths-info/([^/]+)", "paths_info", reading.paths_info),
+    ("GET", rf"/{_ID}/resolve/([^/]+)/(.+)", "resolve", reading.resolve),
 ]
 
 
-def _routes() -> Iterator[tuple[str, str]]:
-    for method, _, name, _ in _ROUTES:
-        yield method, name
-
-
-def _answer(request: _Request, path: str) -> tuple[str, Answer | None]:
-    """The name of the route that took the request, and what it says (None: hang up)."""
+def _answer(request: Request, path: str) -> tuple[str, Answer | None, int | None]:
+    """The route that took the request, what it says (None: hang up), where that is cut off."""
     for method, pattern, name, route in _ROUTES:
         match = re.fullmatch(pattern, path)
         if match is None or method != request.method.replace("HEAD", "GET"):
             continue
-        asked = _Request(request.hub, request.method, match.groups(), request.body, request.token)
-        return name, _run(name, route, asked)
-    return "unknown", _json({"error": f"no route for {request.method} {path}"}, 404)
+        old = match.groups()[0] if match.groups() else ""
+        if new := request.hub.renames.get(old):
+            return name, (307, {"Location": path.replace(old, new, 1)}, b""), None
+        return name, *_run(name, route, replace(request, groups=match.groups()))
+    return "unknown", as_json({"error": f"no route for {request.method} {path}"}, 404), None
 
 
-def _run(name: str, route: Callable[[_Request], Answer], request: _Request) -> Answer | None:
-    fault = request.hub.take_fault(name, after=False)
-    if fault is not None:
-        return None if fault.status == DROP else _json({"error": fault.message}, fault.status)
+def _run(
+    name: str, route: Callable[[Request], Answer], request: Request
+) -> tuple[Answer | None, int | None]:
+    before = request.hub.take_fault(name, after=False) or _Fault(None)
+    request.hub.wait(before.seconds)
+    if before.status == DROP:
+        return None, None
+    if before.status is not None:
+        status, headers, body = as_json({"error": before.message}, before.status)
+        return (status, {**headers, **before.headers}, body), None
+    if before.damage:
+        request = replace(request, body=_damaged(request.body))
     request.hub.actions.pop(name, lambda: None)()
+    answer = _answered(route, request)
+    if request.method == "HEAD":
+        return answer, None
+    after = request.hub.take_fault(name, after=True) or _Fault(None)
+    if after.damage:
+        answer = (*answer[:2], _damaged(answer[2]))
+    return None if after.status == DROP else answer, after.cut
+
+
+def _answered(route: Callable[[Request], Answer], request: Request) -> Answer:
     try:
-        answer = route(request)
+        return route(request)
     except RefusedError as refused:
         headers = {"Content-Type": "application/json", "X-Error-Message": refused.message}
         if refused.code:
             headers["X-Error-Code"] = refused.code
         return refused.status, headers, json.dumps({"error": refused.message}).encode()
-    return None if request.hub.take_fault(name, after=True) else answer
+
+
+def _damaged(content: bytes) -> bytes:
+    return bytes([content[0] ^ 1]) + content[1:] if content else content
 
 
 def _handler_for(hub: HubServer) -> type[BaseHTTPRequestHandler]:
@@ -466,11 +413,15 @@ def _handler_for(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def handle_any(self) -> None:
             body = self._body()
-            path = unquote(urlsplit(self.path).path)
+            url = urlsplit(self.path)
+            path = unquote(url.path)
             scheme, _, token = self.headers.get("Authorization", "").partition(" ")
             held = token if scheme == "Bearer" else None
-            route, answer = _answer(_Request(hub, self.command, (), body, held), path)
+            query = parse_qs(url.query)
+            asked = Request(hub, self.command, (), query, dict(self.headers), body, held)
+            route, answer, cut = _answer(asked, path)
             hub.requests.append((route, path))
+            hub.ranges += self.headers.get_all("Range", [])
             if answer is None:
                 self.close_connection = True
                 return
@@ -481,7 +432,8 @@ def _handler_for(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                self.wfile.write(content[:cut])
+            self.close_connection = self.close_connection or cut is not None
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
 
