@@ -9,7 +9,7 @@ import typer
 from adreg.commands import options
 from adreg.commands.output import notice, print_json, print_table, say
 from adreg.commands.run import open_workspace, run_job
-from adreg.domain import Json
+from adreg.domain import Json, readable_size
 
 
 def publish(
@@ -18,37 +18,65 @@ def publish(
     public: Annotated[
         bool, typer.Option("--public", help="For everyone to see; private otherwise.")
     ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="lora, diffusers (a folder) or both; else what the artefact is. A checkpoint as"
+            " lora: what it changed of its base.",
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(help="A checkpoint as lora: the rank to cut to; else no cut.", min=1),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show files and card; send nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show files, card and what the Hub would say; send nothing."
+        ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Publish to the Hugging Face Hub: card, weights, previews; nothing where nothing changed.
 
-    The token comes from HF_TOKEN or the Hub's own login.
+    Whether the token may, and the repository can be, is asked first. Each commit gets a tag: v1,
+    v2 and so on. The token comes from HF_TOKEN or the Hub's own login.
     """
-    from adreg.jobs.publish import preview
-    from adreg.service.publishing import publish_inputs, request_publication
+    from adreg.service.publishing import preview, publish_inputs, request_publication
 
-    ws = open_workspace()
+    ws, private = open_workspace(), not public
     if dry_run:
-        planned = preview(publish_inputs(ws, name, repo, private=not public))
+        inputs = publish_inputs(ws, name, repo, private=private, form=form, rank=rank)
+        planned = preview(ws, inputs)
         print_json(planned) if as_json else _show_plan(planned)
         return
-    job = request_publication(ws, name, repo, private=not public)
+    job = request_publication(ws, name, repo, private=private, form=form, rank=rank)
     result = run_job(ws, job)
-    for text in result.get("notices", []):
+    for text in result["notices"]:
         notice(text)
-    if as_json:
-        print_json({**result, "job": job.id})
-        return
+    print_json({**result, "job": job.id}) if as_json else _show(result)
+
+
+def _show(result: Json) -> None:
     done = "published" if result["changed"] else "nothing to do, the Hub has it already"
-    say(f"{done}: {result['url']} (commit {result['commit'][:12]}, {result['visibility']})")
+    version = f"{result['version']}, " if result["version"] else ""
+    says = f"{version}commit {result['commit'][:12]}, {result['visibility']}"
+    say(f"{done}: {result['url']} ({says})")
+    if result["truncation"] is not None:
+        say(f"of all changes together {result['truncation']['lost']:.2%} is left out of the LoRA")
 
 
 def _show_plan(planned: Json) -> None:
-    say(f"would publish to {planned['url']} ({planned['visibility']})")
-    print_table("files", ["path", "bytes"], [[f["path"], f["size"]] for f in planned["files"]])
+    what = f"{planned['format']}, {planned['visibility']}, {readable_size(planned['bytes'])}"
+    say(f"would publish to {planned['url']} ({what})")
+    findings = [[f["check"], f["state"], f["says"]] for f in planned["preflight"]]
+    print_table("before anything is sent", ["check", "state", "what"], findings)
+    files = [[f["path"], f"{'about ' * f['estimated']}{f['size']}"] for f in planned["files"]]
+    print_table("files", ["path", "bytes"], files)
     for path in planned["left_out"]:
         notice(f"left out: {path}")
+    for finding in planned["preflight"]:
+        if finding["remedy"]:
+            notice(f"{finding['check']}: {finding['remedy']}")
     say(planned["card"])

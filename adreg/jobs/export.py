@@ -37,12 +37,12 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     `staging`.
     """
     started = time.monotonic()
-    checkpoint, spec = _checkpoint(inputs["checkpoint"]), ExportSpec(**inputs["spec"])
+    checkpoint, spec = checkpoint_of(inputs["checkpoint"]), ExportSpec(**inputs["spec"])
     partial = Path(inputs["partial"])
     with _kept_if_whole(partial):
         source = read_source(checkpoint.path, [c.trigger for c in checkpoint.concepts])
         out = partial / inputs["name"]
-        base = None if inputs["base"] is None else _base(inputs["base"])
+        base = None if inputs["base"] is None else base_of(inputs["base"])
         files, cuts = _write(source, base, checkpoint, spec, out, progress)
         told = [_told(file, partial) for file in files]
     single = spec.form == "single"
@@ -79,7 +79,8 @@ def _told(file: Path, partial: Path) -> Json:
     return {"path": name, "keys": len(header.tensors), "bytes": header.size}
 
 
-def _checkpoint(content: Mapping[str, Any]) -> Checkpoint:
+def checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a job's inputs, less its recipe."""
     return Checkpoint(
         digest=content["digest"],
         path=Path(content["path"]),
@@ -93,7 +94,8 @@ def _checkpoint(content: Mapping[str, Any]) -> Checkpoint:
     )
 
 
-def _base(content: Mapping[str, Any]) -> Base:
+def base_of(content: Mapping[str, Any]) -> Base:
+    """The base of a job's inputs, under its name; nothing is hashed."""
     found = find_base(content["path"], components=content["components"])
     return replace(found, name=content["name"])
 

@@ -1,85 +1,67 @@
-"""The publish job: what is to be uploaded, the same for a dry run and for the real one.
+"""The publish job: the Hub is asked whether it will take it, then it is made ready and sent.
 
-inputs: kind ("checkpoint" or "adapter"), path (the folder, or the adapter's file), name, repo
-("user/name"), private, endpoint (or null: HF_ENDPOINT), description (adreg.publish.card.
-Description), previews ([{path, prompt}]). The token comes from the environment or the Hub's login.
+inputs: kind ("checkpoint" or "adapter"), format ("lora", "diffusers" or "both"), path (the folder,
+or the adapter's file), name, repo ("user/name"), private, endpoint (or null: HF_ENDPOINT),
+description (adreg.publish.card.Description), previews ([{path, prompt}]), lora (null; of a
+checkpoint that is published as a LoRA: rank, and checkpoint and base as the export job has them).
+The token comes from the environment or the Hub's login.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adreg.domain import Json, Progress
-from adreg.errors import UsageError
-from adreg.publish.card import Card, render
-from adreg.publish.files import (
-    LORA_FILE,
-    Upload,
-    adapter_files,
-    checkpoint_files,
-    embedding_files,
-    preview_files,
-)
-from adreg.publish.hub import check_endpoint, check_repo, publish
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    card: str
-    uploads: tuple[Upload, ...]
-    left_out: tuple[str, ...]
+from adreg.publish.client import Target, check_endpoint
+from adreg.publish.files import LoraFiles
+from adreg.publish.hub import publish
+from adreg.publish.preflight import admitted, base_license
+from adreg.publish.prepare import local_findings, prepare, with_license
 
 
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
-    """Publish; returns what `adreg.publish.hub.publish` does, and `left_out`.
+    """Publish; returns what `adreg.publish.hub.publish` does, `format`, `left_out`, `truncation`.
 
-    Raises what preparing and publishing raise: nothing is sent before all files are checked.
+    Raises what preparing and publishing raise: nothing is sent before all files are checked, and
+    nothing long is done before the Hub has said that it will take them.
     """
-    prepared = _prepare(inputs)
+    prepare(inputs)
+    progress("checking", 0, 3)
+    target = admitted(inputs["repo"], check_endpoint(inputs["endpoint"]), private=inputs["private"])
+    inputs = _with_hub_license(inputs, target)
+    lora, truncation = _cut(inputs, staging, progress)
+    prepared = prepare(inputs, lora)
     done = publish(
-        inputs["kind"],
-        inputs["repo"],
+        target,
+        inputs["format"],
         prepared.uploads,
         message=f"{inputs['name']}: published with adreg",
         private=inputs["private"],
-        endpoint=inputs["endpoint"],
         progress=progress,
     )
-    return {**done, "left_out": list(prepared.left_out)}
-
-
-def preview(inputs: Json) -> Json:
-    """What `run` would send, without a network or a token: the files, the card, visibility."""
-    prepared = _prepare(inputs)
+    sizes = [upload.size for upload in prepared.uploads]
+    warned = [f"{f.says}; {f.remedy}" for f in local_findings(inputs, sizes) if f.state != "ok"]
     return {
-        "repo": inputs["repo"],
-        "url": f"{check_endpoint(inputs['endpoint'])}/{inputs['repo']}",
-        "visibility": "private" if inputs["private"] else "public",
-        "files": [{"path": upload.path, "size": upload.size} for upload in prepared.uploads],
+        **done,
+        "format": inputs["format"],
+        "bytes": sum(sizes),
         "left_out": list(prepared.left_out),
-        "card": prepared.card,
+        "truncation": truncation,
+        "notices": [*done["notices"], *warned],
     }
 
 
-def _prepare(inputs: Json) -> _Prepared:
-    check_repo(inputs["repo"])
-    kind, path = inputs["kind"], Path(inputs["path"])
-    if kind not in ("checkpoint", "adapter"):
-        raise UsageError(f"{kind!r} is neither a checkpoint nor an adapter")
-    selection = checkpoint_files(path) if kind == "checkpoint" else adapter_files(path)
-    pictures = preview_files(Path(preview["path"]) for preview in inputs["previews"])
-    prompts = (preview["prompt"] for preview in inputs["previews"])
-    card = Card(
-        kind=kind,
-        name=inputs["name"],
-        repo=inputs["repo"],
-        description=inputs["description"],
-        previews=[(u.path, prompt) for u, prompt in zip(pictures, prompts, strict=True)],
-        embeddings=embedding_files(selection),
-        lora=any(upload.path == LORA_FILE for upload in selection.uploads),
-    )
-    text = render(card)
-    readme = Upload("README.md", text.encode())
-    uploads = sorted((readme, *selection.uploads, *pictures), key=lambda upload: upload.path)
-    return _Prepared(text, tuple(uploads), selection.left_out)
+def _with_hub_license(inputs: Json, target: Target) -> Json:
+    base = inputs["description"]["base"]
+    if base.get("license"):
+        return inputs
+    return with_license(inputs, base_license(target, base.get("hub"), base.get("revision")))
+
+
+def _cut(inputs: Json, staging: Path, progress: Progress) -> tuple[LoraFiles | None, Json | None]:
+    if inputs["lora"] is None:
+        return None, None
+    # Here alone, so that a child that cuts nothing does not load torch.
+    from adreg.jobs.cut import cut_lora
+
+    return cut_lora(inputs["lora"], staging, progress)

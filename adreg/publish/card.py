@@ -15,22 +15,30 @@ from typing import Any, Literal, TypedDict
 from huggingface_hub import ModelCard, ModelCardData
 
 from adreg.errors import UsageError
-from adreg.formats.spelling import ENCODERS
+from adreg.publish.format import Format
+from adreg.publish.loading import literal, load_adapter, load_checkpoint
+from adreg.publish.markdown import block, code, one_line, plain, section, table
 
 Kind = Literal["checkpoint", "adapter"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$:-])")
-_LICENSES = {"pocket": "apache-2.0"}
 _GUIDANCE = {"pocket": 3.0}
 
 
 class BaseFacts(TypedDict, total=False):
-    """The base: its name ("pocket", a folder's name or a Hub id) and what is known of it."""
+    """The base: its name ("pocket", a folder's name or a Hub id) and what is known of it.
+
+    `hub` is the Hub's id of what was added under another name, `revision` its commit; the license
+    is written as cards write it.
+    """
 
     name: str
     digest: str
+    hub: str
+    revision: str
     license: str
+    license_name: str
+    license_link: str
 
 
 class ConceptFacts(TypedDict):
@@ -40,8 +48,11 @@ class ConceptFacts(TypedDict):
 
 
 class ScoreFacts(TypedDict):
+    """A score and its 95 % interval, [low, high], where it has one."""
+
     name: str
     value: float
+    interval: list[float] | None
 
 
 class AdapterFacts(TypedDict):
@@ -58,6 +69,16 @@ class RenameFacts(TypedDict):
     new: str
 
 
+class AncestorFacts(TypedDict):
+    """An adapter that this one goes on from, or that was merged; the line it is of, if any."""
+
+    name: str
+    digest: str
+    method: str
+    line: str | None
+    after: str | None
+
+
 class RecipeFacts(TypedDict, total=False):
     """How it was made; a merge has adapters, renames and its complete `toml`, a training has rank
     and steps."""
@@ -71,25 +92,32 @@ class RecipeFacts(TypedDict, total=False):
 
 
 class Description(TypedDict, total=False):
-    """The facts of a card, as the registry has them. Only `base` is required."""
+    """The facts of a card, as the registry has them. Only `base` is required.
+
+    `prompt` calls every concept the way it was trained to be called.
+    """
 
     digest: str
+    prompt: str
     base: BaseFacts
     concepts: list[ConceptFacts]
     scores: list[ScoreFacts]
     recipe: RecipeFacts
+    lineage: list[AncestorFacts]
 
 
 @dataclass(frozen=True)
 class Card:
     """All that a card is rendered from.
 
-    `previews` are (path in the repository, prompt), `embeddings` (trigger, path in the
-    repository): an adapter's token embeddings travel in files of their own. `lora` says whether
-    there are factors beside them.
+    `format` is what the repository holds: a LoRA, a diffusers folder, or both. `previews` are
+    (path in the repository, prompt), `embeddings` (trigger, path in the repository): of a LoRA
+    the token embeddings travel in files of their own. `lora` says whether there are factors
+    beside them.
     """
 
     kind: Kind
+    format: Format
     name: str
     repo: str
     description: Description
@@ -106,26 +134,42 @@ class Card:
         return one_line(name)
 
     @property
+    def base_on_hub(self) -> str | None:
+        """The base's id on the Hub, where it has one."""
+        known = self.description.get("base", {}).get("hub") or self.base
+        return known if _HUB_ID.fullmatch(known) else None
+
+    @property
+    def relation(self) -> str:
+        """What the Hub calls the relation to the base: a merge is one of several adapters."""
+        if self.format == "lora":
+            return "adapter"
+        merged = self.description.get("recipe", {}).get("adapters", [])
+        return "merge" if len(merged) > 1 else "finetune"
+
+    @property
     def concepts(self) -> list[ConceptFacts]:
         return self.description.get("concepts", [])
 
     @property
     def prompt(self) -> str:
-        """A prompt that calls every concept: "a photo of <rex> dog, <tom> cat"."""
-        called = (one_line(f"{c['trigger']} {c['class_word']}") for c in self.concepts)
-        return f"a photo of {', '.join(called)}" if self.concepts else "a photo"
+        """What asks for every concept; plainly for a photo where none is known."""
+        return one_line(self.description.get("prompt", "")) or "a photo"
 
 
 def render(card: Card) -> str:
     """README.md as text. Raises UsageError where the description does not name the base."""
     parts = [
-        f"# {_plain(card.name)}",
+        f"# {plain(card.name)}",
         _summary(card),
         "<Gallery />",
         _triggers(card.concepts),
-        f"## Use it\n\n```py\n{snippet(card)}\n```",
+        f"## Use it\n\n{block(snippet(card), 'py')}",
+        _second_snippet(card),
         _scores(card.description.get("scores", [])),
         _recipe(card),
+        _lineage(card.description.get("lineage", [])),
+        "Made with adreg.",
     ]
     body = "\n\n".join(part for part in parts if part)
     yaml = _data(card).to_yaml(line_break="\n")
@@ -134,63 +178,97 @@ def render(card: Card) -> str:
 
 def snippet(card: Card) -> str:
     """Python that loads the repository with plain diffusers and makes one image."""
-    loading = {"checkpoint": _load_checkpoint, "adapter": _load_adapter}[card.kind]
-    guidance = _GUIDANCE.get(card.base, 7.5)
-    return "\n".join(
-        [
-            *loading(card),
-            f"image = pipe({_literal(card.prompt)}, guidance_scale={guidance}).images[0]",
-            'image.save("image.png")',
-        ]
+    return _program(card, load_checkpoint(card.repo) if card.format != "lora" else _on_base(card))
+
+
+def _second_snippet(card: Card) -> str:
+    if card.format != "both":
+        return ""
+    return f"Or the LoRA alone, on its base:\n\n{block(_program(card, _on_base(card)), 'py')}"
+
+
+def _on_base(card: Card) -> list[str]:
+    return load_adapter(
+        card.repo,
+        card.base,
+        card.base_on_hub,
+        card.description.get("base", {}).get("revision"),
+        lora=card.lora,
+        embeddings=[path for _, path in card.embeddings],
     )
 
 
-def one_line(text: str) -> str:
-    """Text on one line, printable characters only, blanks squeezed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+def _program(card: Card, loading: list[str]) -> str:
+    guidance = _GUIDANCE.get(card.base, 7.5)
+    made = f"image = pipe({literal(card.prompt)}, guidance_scale={guidance}).images[0]"
+    return "\n".join([*loading, made, 'image.save("image.png")'])
 
 
 def _data(card: Card) -> ModelCardData:
-    base = card.description.get("base", {})
-    adapter = card.kind == "adapter"
-    on_hub = card.base if _HUB_ID.fullmatch(card.base) else None
-    tags = ["text-to-image", "diffusers", "stable-diffusion"]
-    if adapter:
-        tags += ["lora", "template:sd-lora"] if card.lora else ["textual_inversion"]
-    else:
-        tags += ["merge"]
+    base, on_hub = card.description.get("base", {}), card.base_on_hub
     widget = [{"text": one_line(text), "output": {"url": path}} for path, text in card.previews]
     return ModelCardData(
-        license=base.get("license") or _LICENSES.get(card.base),
+        license=base.get("license"),
+        license_name=base.get("license_name"),
+        license_link=base.get("license_link"),
         library_name="diffusers",
         pipeline_tag="text-to-image",
         base_model=on_hub,
-        base_model_relation=("adapter" if adapter else "merge") if on_hub else None,
-        tags=[*tags, "adreg"],
+        base_model_relation=card.relation if on_hub else None,
+        tags=["text-to-image", "diffusers", "stable-diffusion", *_tags(card), "adreg"],
         instance_prompt=card.prompt if card.concepts else None,
         widget=widget or None,
     )
 
 
+def _tags(card: Card) -> list[str]:
+    lora = ["lora", "template:sd-lora"] if card.lora else ["textual_inversion"]
+    if card.format == "lora":
+        return lora
+    return [
+        *(["merge"] if card.relation == "merge" else []),
+        *(lora if card.format == "both" else []),
+    ]
+
+
 def _summary(card: Card) -> str:
     holds = "LoRA and token embeddings" if card.lora else "token embeddings alone"
-    what = {
-        "checkpoint": "A complete text-to-image model with concept adapters merged in",
-        "adapter": f"A concept adapter ({holds}) for a text-to-image model",
-    }[card.kind]
-    classes = ", ".join(_plain(concept["class_word"]) for concept in card.concepts)
+    what = "A complete text-to-image model with concept adapters merged in"
+    if card.format == "lora":
+        what = f"A concept adapter ({holds}) for a text-to-image model"
+    if card.format == "both":
+        what += f", and what it changed of its base as an adapter ({holds})"
+    classes = ", ".join(plain(concept["class_word"]) for concept in card.concepts)
     taught = f" It knows: {classes}." if classes else ""
-    return f"{what}, on the base {_code(card.base)}.{taught}"
+    return f"{what}, on the base {code(card.base)}.{taught}"
 
 
 def _triggers(concepts: Iterable[ConceptFacts]) -> str:
-    rows = [(_code(c["trigger"]), _plain(c["class_word"])) for c in concepts]
-    return _section("Trigger words", ("Trigger", "Class"), rows)
+    rows = [(code(c["trigger"]), plain(c["class_word"])) for c in concepts]
+    return section("Trigger words", ("Trigger", "Class"), rows)
 
 
 def _scores(scores: Iterable[ScoreFacts]) -> str:
-    rows = [(_code(score["name"]), f"{score['value']:.4g}") for score in scores]
-    return _section("Scores", ("Score", "Value"), rows)
+    rows = [(code(s["name"]), f"{s['value']:.4g}", _interval(s["interval"])) for s in scores]
+    return section("Scores", ("Score", "Value", "95 % interval"), rows)
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return f"{bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else ""
+
+
+def _lineage(ancestors: Iterable[AncestorFacts]) -> str:
+    rows = [
+        (
+            plain(a["name"]),
+            code(a["method"]),
+            plain(a["line"] or ""),
+            plain(a["after"] or ""),
+            code(a["digest"]),
+        )
+        for a in ancestors
+    ]
+    return section("Lineage", ("Adapter", "Made by", "Line", "Goes on from", "Digest"), rows)
 
 
 def _recipe(card: Card) -> str:
@@ -200,106 +278,41 @@ def _recipe(card: Card) -> str:
         ("Method", recipe.get("method")),
         ("Base", card.base),
         ("Base digest", base.get("digest")),
+        ("Base revision", base.get("revision")),
         ("Rank", recipe.get("rank")),
         ("Steps", recipe.get("steps")),
-        (f"{card.kind.capitalize()} digest", digest),
+        (_digest_label(card), digest),
     ]
-    rows = [(name, _code(value)) for name, value in facts if value is not None]
+    rows = [(name, code(value)) for name, value in facts if value is not None]
     adapters = [
-        (_plain(a["name"]), f"{a['weight']:g}", _code(a["digest"]))
+        (plain(a["name"]), f"{a['weight']:g}", code(a["digest"]))
         for a in recipe.get("adapters", [])
     ]
     renames = [
-        (_plain(r["adapter"]), _code(r["old"]), _code(r["new"])) for r in recipe.get("renames", [])
+        (plain(r["adapter"]), code(r["old"]), code(r["new"])) for r in recipe.get("renames", [])
     ]
     parts = [
-        _section("Recipe", ("What", "Value"), rows),
-        _table(("Adapter", "Weight", "Digest"), adapters),
-        _table(("Adapter", "Its trigger", "Trigger here"), renames),
+        section("Recipe", ("What", "Value"), rows),
+        table(("Adapter", "Weight", "Digest"), adapters),
+        table(("Adapter", "Its trigger", "Trigger here"), renames),
         _toml(recipe.get("toml", "")),
-        "Made with adreg.",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _digest_label(card: Card) -> str:
+    """A LoRA that a checkpoint was cut to has a digest of its own."""
+    cut = card.kind == "checkpoint" and card.format == "lora"
+    return "Cut from checkpoint" if cut else f"{card.kind.capitalize()} digest"
+
+
 def _toml(text: str) -> str:
-    """The recipe to be copied into a file, in a fence that nothing inside can end."""
+    """The recipe to be copied into a file."""
     if not text:
         return ""
     lines = "\n".join(map(_printable, text.strip().splitlines()))
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
-    return f"The whole recipe, for `adreg merge --recipe FILE`:\n\n{fence}toml\n{lines}\n{fence}"
+    return f"The whole recipe, for `adreg merge --recipe FILE`:\n\n{block(lines, 'toml')}"
 
 
 def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else " " for c in line)
-
-
-def _load_checkpoint(card: Card) -> list[str]:
-    return [
-        "from diffusers import DiffusionPipeline",
-        "",
-        f"pipe = DiffusionPipeline.from_pretrained({_literal(card.repo)})",
-    ]
-
-
-def _load_adapter(card: Card) -> list[str]:
-    repo = _literal(card.repo)
-    lines = ["from diffusers import DiffusionPipeline", ""]
-    if card.base == "pocket":
-        lines.insert(0, "from adreg.pocket.paths import BASE_DIR")
-        base = "BASE_DIR"
-    elif _HUB_ID.fullmatch(card.base):
-        base = _literal(card.base)
-    else:
-        lines.append("# the folder of the base this adapter was trained on")
-        base = _literal(f"path/to/{card.base}")
-    lines.append(f"pipe = DiffusionPipeline.from_pretrained({base})")
-    if card.lora:
-        weights = '"pytorch_lora_weights.safetensors"'
-        lines.append(f"pipe.load_lora_weights({repo}, weight_name={weights})")
-    return lines + [
-        f"pipe.load_textual_inversion({repo}, weight_name={_literal(path)}{_encoder(path)})"
-        for _, path in card.embeddings
-    ]
-
-
-def _encoder(path: str) -> str:
-    """Which of SDXL's text encoders an embedding is for: diffusers has to be told."""
-    parts = dict(zip(ENCODERS, ("", "_2"), strict=True))
-    found = next(
-        (end for name, end in parts.items() if path.endswith(f".{name}.safetensors")), None
-    )
-    if found is None:
-        return ""
-    return f", text_encoder=pipe.text_encoder{found}, tokenizer=pipe.tokenizer{found}"
-
-
-def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"## {title}\n\n{_table(head, rows)}" if rows else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """One line of Markdown that shows the text as it is."""
-    escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _code(text: Any) -> str:
-    """The text as a code span, also inside a table: the fence is longer than any run inside."""
-    line = one_line(text).replace("|", r"\|")
-    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
-    gap = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{gap}{line}{gap}{fence}"
-
-
-def _literal(text: str) -> str:
-    """A Python string literal in double quotes."""
-    return '"' + one_line(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

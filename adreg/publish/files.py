@@ -23,6 +23,7 @@ from adreg.domain import slug
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.formats.header import Header, read_header, read_tensor_bytes
 from adreg.formats.spelling import DENSE_SUFFIX, TOKEN_PREFIX, token_trigger
+from adreg.publish.format import Format
 
 COMPONENTS = (
     "feature_extractor",
@@ -49,11 +50,13 @@ _KEPT_METADATA = re.compile(
     r"|modelspec\.(sai_model_spec|architecture|implementation|title|resolution|description|author"
     r"|hash_sha256|trigger_phrase|tags|license|prediction_type|merged_from)"
 )
+_PICTURES = r"images/\d+\.png"
+_FOLDERS = rf"({'|'.join(COMPONENTS)})/[^/]+({'|'.join(_SUFFIXES)})"
+_EMBEDDINGS = r"embeddings/[^/]+\.safetensors"
 _MANAGED = {
-    "checkpoint": re.compile(
-        rf"images/\d+\.png|({'|'.join(COMPONENTS)})/[^/]+({'|'.join(_SUFFIXES)})"
-    ),
-    "adapter": re.compile(r"images/\d+\.png|embeddings/[^/]+\.safetensors"),
+    "diffusers": re.compile(f"{_PICTURES}|{_FOLDERS}"),
+    "lora": re.compile(f"{_PICTURES}|{_EMBEDDINGS}"),
+    "both": re.compile(f"{_PICTURES}|{_FOLDERS}|{_EMBEDDINGS}"),
 }
 
 
@@ -67,6 +70,27 @@ class Upload:
     @property
     def size(self) -> int:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A file of a dry run that is not made yet: about how large it will be."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class LoraFiles:
+    """An adapter as it is published: files that are there, files that will be.
+
+    `embeddings` are (trigger, path in the repository); `factors` says whether there are any.
+    """
+
+    uploads: tuple[Upload, ...]
+    embeddings: tuple[tuple[str, str], ...]
+    factors: bool
+    planned: tuple[Planned, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +144,25 @@ def adapter_files(path: Path) -> Selection:
     return Selection((*embeddings, Upload(LORA_FILE, _cleaned_adapter(header))))
 
 
+def lora_files(path: Path) -> LoraFiles:
+    """What `adapter_files` selects, with what a card says of it. Raises what that raises."""
+    selection = adapter_files(path)
+    factors = any(upload.path == LORA_FILE for upload in selection.uploads)
+    return LoraFiles(selection.uploads, tuple(embedding_files(selection)), factors)
+
+
+def planned_lora(factors: int, size: int, tokens: Mapping[str, int]) -> LoraFiles:
+    """What will be published of a LoRA that is still to be cut.
+
+    `factors` are its modules, `size` its bytes; `tokens` maps the keys of its embeddings to theirs.
+    """
+    named = list(_embedding_paths(tokens))
+    planned = tuple(Planned(path, tokens[key]) for key, _, path in named)
+    lora = (Planned(LORA_FILE, size),) if factors else ()
+    embeddings = tuple((trigger, path) for _, trigger, path in named)
+    return LoraFiles((), embeddings, bool(factors), (*planned, *lora))
+
+
 def embedding_files(selection: Selection) -> list[tuple[str, str]]:
     """(trigger, path in the repository) of the token embeddings among the files."""
     return [
@@ -137,14 +180,19 @@ def preview_files(paths: Iterable[Path]) -> tuple[Upload, ...]:
     return tuple(Upload(f"images/{index}.png", _encoded(path)) for index, path in enumerate(paths))
 
 
-def stale_files(kind: str, there: Iterable[str], now: Iterable[str]) -> list[str]:
+def stale_files(
+    form: Format, there: Iterable[str], now: Iterable[str], *, ours: bool = False
+) -> list[str]:
     """Files an earlier publication left in the repository that this one does not bring.
 
     A shard of older weights beside newer ones would be loaded in their place. Only what adreg
-    itself writes for this kind counts: everything else in the repository is the user's.
+    itself writes in this format counts, or in any where its card is there (`ours`): everything
+    else in the repository is the user's.
     """
     kept = set(now)
-    return sorted(p for p in there if p not in kept and _MANAGED[kind].fullmatch(p))
+    others = (*_ROOT_FILES, LORA_FILE) if ours else ()
+    managed = _MANAGED["both" if ours else form]
+    return sorted(p for p in there if p not in kept and (managed.fullmatch(p) or p in others))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -240,15 +288,20 @@ def _cleaned_lora_config(header: Header, text: str) -> str:
 
 
 def _embeddings(header: Header) -> Iterator[Upload]:
-    taken: set[str] = set()
-    for key in sorted(key for key in header.tensors if key.startswith(TOKEN_PREFIX)):
-        trigger, encoder = token_trigger(key) or (key.removeprefix(TOKEN_PREFIX), "")
+    for key, trigger, path in _embedding_paths(header.tensors):
         tensor = header.tensors[key]
         raw = read_tensor_bytes(header, key)
         entry = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [0, len(raw)]}
+        yield Upload(path, _bundle({trigger: entry}, raw))
+
+
+def _embedding_paths(keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """(key, trigger, path in the repository) of the embeddings among an adapter's keys."""
+    taken: set[str] = set()
+    for key in sorted(key for key in keys if key.startswith(TOKEN_PREFIX)):
+        trigger, encoder = token_trigger(key) or (key.removeprefix(TOKEN_PREFIX), "")
         wanted = f"{slug(trigger)}.{encoder}" if encoder else slug(trigger)
-        name = _free_name(wanted, taken)
-        yield Upload(f"embeddings/{name}.safetensors", _bundle({trigger: entry}, raw))
+        yield key, trigger, f"embeddings/{_free_name(wanted, taken)}.safetensors"
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

@@ -80,19 +80,7 @@ def resolve(ws: Workspace, request: Json) -> Json:
     checkpoint = present_checkpoint(ws, request["checkpoint"])
     base = _base_for(ws, checkpoint, spec)
     return {
-        "checkpoint": {
-            "digest": checkpoint.digest,
-            "path": str(checkpoint.path),
-            "name": request["name"],
-            "method": checkpoint.method,
-            "adapters": list(checkpoint.adapters),
-            "concepts": [concept.to_json() for concept in checkpoint.concepts],
-            "base_digest": checkpoint.base_digest,
-            "base_name": checkpoint.base_name,
-        },
-        "base": None
-        if base is None
-        else {"path": str(base.path), "name": base.name, "components": dict(base.components)},
+        **models_for_job(checkpoint, request["name"], base),
         "spec": request["spec"],
         "name": out.name,
         "partial": request["partial"],
@@ -135,10 +123,11 @@ def _replace_folder(partial: Path, out: Path) -> None:
     publish_dir(partial / out.name, out)
 
 
-def _base_for(ws: Workspace, checkpoint: Checkpoint, spec: ExportSpec) -> Base | None:
-    """The base, where it is needed: a LoRA is what a checkpoint is beyond it."""
-    if spec.form != "lora":
-        return None
+def base_of_lora(ws: Workspace, checkpoint: Checkpoint) -> Base:
+    """The base of a checkpoint, whose LoRA is what the checkpoint is beyond it.
+
+    Raises ArtifactError where it is another by now, NotFoundError where it is gone.
+    """
     known = base_reference(ws.registry.db, checkpoint.base_digest)
     base = ws.base(known or checkpoint.base_name)
     if base.digest != checkpoint.base_digest:
@@ -147,6 +136,31 @@ def _base_for(ws: Workspace, checkpoint: Checkpoint, spec: ExportSpec) -> Base |
             remedy="put that base back there: a LoRA is what a checkpoint is beyond it",
         )
     return base
+
+
+def models_for_job(checkpoint: Checkpoint, name: str | None, base: Base | None) -> Json:
+    """Checkpoint and base as a job takes them that exports the one, as a LoRA beyond the other."""
+    told = {
+        "digest": checkpoint.digest,
+        "path": str(checkpoint.path),
+        "name": name,
+        "method": checkpoint.method,
+        "adapters": list(checkpoint.adapters),
+        "concepts": [concept.to_json() for concept in checkpoint.concepts],
+        "base_digest": checkpoint.base_digest,
+        "base_name": checkpoint.base_name,
+    }
+    if base is None:
+        return {"checkpoint": told, "base": None}
+    components = dict(base.components)
+    return {
+        "checkpoint": told,
+        "base": {"path": str(base.path), "name": base.name, "components": components},
+    }
+
+
+def _base_for(ws: Workspace, checkpoint: Checkpoint, spec: ExportSpec) -> Base | None:
+    return base_of_lora(ws, checkpoint) if spec.form == "lora" else None
 
 
 def _check_free(out: Path, *, folder: bool, force: bool) -> None:

@@ -2,63 +2,123 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from adreg.domain import Adapter, Checkpoint, Job, Json
 from adreg.errors import ArtifactError
+from adreg.formats.spelling import token_keys
+from adreg.merge.export.plan import plan_export
+from adreg.merge.export.source import Source, read_source
+from adreg.merge.export.spec import ExportSpec
+from adreg.publish import prepare
+from adreg.publish.client import check_repo
+from adreg.publish.files import LORA_FILE, LoraFiles, planned_lora
+from adreg.publish.format import check_format
 from adreg.registry import jobs, scores, sources
 from adreg.registry.connection import immediate
-from adreg.service.recipes import recipe_toml
+from adreg.service.checkpoints import restored_by
+from adreg.service.describing import describe
+from adreg.service.exporting import base_of_lora, models_for_job
 from adreg.service.workspace import Workspace
 
+_FP32 = 4
 
-def publish_inputs(ws: Workspace, ref: str, repo: str, *, private: bool) -> Json:
-    """Everything a publication needs but the token; for `adreg.jobs.publish.preview` and `run`.
 
-    Raises NotFoundError, ArtifactError where the artefact's files are missing.
+def publish_inputs(
+    ws: Workspace,
+    ref: str,
+    repo: str,
+    *,
+    private: bool,
+    form: str | None = None,
+    rank: int | None = None,
+) -> Json:
+    """Everything a publication needs but the token; for `adreg.publish.prepare` and the job.
+
+    `form` is what `--format` says, `rank` what a checkpoint's LoRA is cut to. Raises
+    NotFoundError, UsageError (no repository's id, what cannot be published so), ArtifactError
+    where the artefact's files are missing, or the base that its LoRA lies on.
     """
-    artefact = ws.registry.artefact(ref)
-    if artefact.state != "present":
-        merged = isinstance(artefact, Checkpoint)
-        raise ArtifactError(
-            f"{artefact.path}: {ref} is {artefact.state}",
-            remedy=f"adreg merge --again {ref} restores it" if merged else "add it again",
-        )
-    db, store = ws.registry.db, ws.registry.store
+    artefact = _present(ws, ref)
+    check_repo(repo)
+    checkpoint = isinstance(artefact, Checkpoint)
+    store = ws.registry.store
+    asked = check_format(form, rank, ref, checkpoint=checkpoint)
     return {
-        "kind": "checkpoint" if isinstance(artefact, Checkpoint) else "adapter",
+        "kind": "checkpoint" if checkpoint else "adapter",
+        "format": asked,
         "path": str(artefact.path),
         "name": artefact.name or artefact.digest[:12],
         "repo": repo,
         "private": private,
         "endpoint": None,
-        "description": _describe(ws, artefact),
+        "description": describe(ws, artefact),
         "previews": [
             {"path": str(store.blob_path(preview.blob)), "prompt": preview.prompt}
-            for preview in scores.previews_of(db, artefact.digest)
+            for preview in scores.previews_of(ws.registry.db, artefact.digest)
         ],
+        "lora": _lora(ws, artefact, rank) if asked != "diffusers" else None,
     }
 
 
-def request_publication(ws: Workspace, ref: str, repo: str, *, private: bool) -> Job:
+def preview(ws: Workspace, inputs: Json) -> Json:
+    """What those inputs would publish (`adreg.publish.prepare.preview`); sends nothing."""
+    return prepare.preview(inputs, _planned(ws, inputs) if inputs["lora"] else None)
+
+
+def card(ws: Workspace, inputs: Json) -> str:
+    """The model card that those inputs would publish; asks nobody. Raises what preparing raises."""
+    lora = _planned(ws, inputs) if inputs["lora"] else None
+    return prepare.prepare(inputs, lora).card
+
+
+def job_key(artefact: str, repo: str) -> str:
+    """What tells the one publication of an artefact's digest to a repository."""
+    return f"{artefact} {repo}"
+
+
+def request_publication(
+    ws: Workspace,
+    ref: str,
+    repo: str,
+    *,
+    private: bool,
+    form: str | None = None,
+    rank: int | None = None,
+) -> Job:
     """Queues the publication of an artefact to a repository; done before, it looks again.
 
-    Raises NotFoundError, ArtifactError.
+    Raises what `publish_inputs` raises.
     """
-    publish_inputs(ws, ref, repo, private=private)
+    publish_inputs(ws, ref, repo, private=private, form=form, rank=rank)
     artefact = ws.registry.artefact(ref)
-    request = {"artefact": artefact.digest, "ref": ref, "repo": repo, "private": private}
+    request = {
+        "artefact": artefact.digest,
+        "ref": ref,
+        "repo": repo,
+        "private": private,
+        "format": form,
+        "rank": rank,
+    }
     return jobs.enqueue(
         ws.registry.db,
         "publish",
-        f"{artefact.digest} {repo}",
+        job_key(artefact.digest, repo),
         request,
         revive=(*jobs.ENDED_BADLY, "done"),
     )
 
 
 def resolve(ws: Workspace, request: Json) -> Json:
-    return publish_inputs(ws, request["ref"], request["repo"], private=request["private"])
+    return publish_inputs(
+        ws,
+        request["ref"],
+        request["repo"],
+        private=request["private"],
+        form=request.get("format"),
+        rank=request.get("rank"),
+    )
 
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
@@ -70,36 +130,44 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         jobs.conclude(ws.registry.db, job, {"digest": artefact, **outputs})
 
 
-def _describe(ws: Workspace, artefact: Adapter | Checkpoint) -> Json:
-    """The card's facts (adreg.publish.card.Description)."""
-    latest = {s.name: s.value for s in scores.of(ws.registry.db, artefact.digest)}
+def _present(ws: Workspace, ref: str) -> Adapter | Checkpoint:
+    artefact = ws.registry.artefact(ref)
+    if artefact.state != "present":
+        raise ArtifactError(
+            f"{artefact.path}: {ref} is {artefact.state}",
+            remedy=restored_by(ws, artefact)
+            if isinstance(artefact, Checkpoint)
+            else "add it again",
+        )
+    return artefact
+
+
+def _lora(ws: Workspace, artefact: Adapter | Checkpoint, rank: int | None) -> Json | None:
+    """What the job cuts a checkpoint's LoRA from; an adapter is one."""
+    if isinstance(artefact, Adapter):
+        return None
+    base = base_of_lora(ws, artefact)
+    return {"rank": rank, **models_for_job(artefact, artefact.name, base)}
+
+
+def _planned(ws: Workspace, inputs: Json) -> LoraFiles:
+    """The files of the LoRA that the job would cut, by headers and what differs from the base."""
+    checkpoint = ws.registry.checkpoint(inputs["lora"]["checkpoint"]["digest"])
+    source = read_source(checkpoint.path, [c.trigger for c in checkpoint.concepts])
+    spec = ExportSpec("lora", rank=inputs["lora"]["rank"])
+    plan = plan_export(source, spec, Path(LORA_FILE), base_of_lora(ws, checkpoint))
+    tokens = _tokens(source)
+    return planned_lora(plan.files[0].keys - len(tokens), plan.bytes, tokens)
+
+
+def _tokens(source: Source) -> dict[str, int]:
+    """The keys that the LoRA has for its embeddings, and the bytes of each."""
+    widths = [
+        math.prod(source.tensors[name][key].tensors[key].shape[1:])
+        for name, key in source.tables.items()
+    ]
     return {
-        "digest": artefact.digest,
-        "base": {
-            "name": artefact.base_name or artefact_family(artefact),
-            "digest": artefact.base_digest,
-        },
-        "concepts": [concept.to_json() for concept in artefact.concepts],
-        "scores": [{"name": name, "value": value} for name, value in sorted(latest.items())],
-        "recipe": _recipe(artefact),
+        key: len(ids) * width * _FP32
+        for trigger, ids in source.learned.items()
+        for key, width in zip(token_keys(trigger, len(widths)), widths, strict=True)
     }
-
-
-def artefact_family(artefact: Adapter | Checkpoint) -> str:
-    """What is said of the base where its name is not known."""
-    return artefact.family if isinstance(artefact, Adapter) else artefact.base_name
-
-
-def _recipe(artefact: Adapter | Checkpoint) -> Json:
-    if isinstance(artefact, Checkpoint):
-        recipe = artefact.recipe
-        keys = ("name", "digest", "weight")
-        return {
-            "method": recipe["method"],
-            "adapters": [{key: entry[key] for key in keys} for entry in recipe["adapters"]],
-            "renames": recipe.get("renames", []),
-            "toml": recipe_toml(artefact),
-        }
-    steps = {"steps": artefact.spec["steps"]} if "steps" in artefact.spec else {}
-    rank = {"rank": artefact.rank} if artefact.rank else {}
-    return {"method": artefact.method or artefact.format, **rank, **steps}

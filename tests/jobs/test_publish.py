@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from adreg.domain import Json, silent
 from adreg.errors import AdregError, ArtifactError, UsageError
-from adreg.jobs.publish import preview, run
+from adreg.jobs.publish import run
+from adreg.publish.prepare import preview
 from tests.hub_server import HubServer
 from tests.tiny import pocket_pipeline
 
@@ -37,11 +38,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A merged checkpoint as it lies in the store: <rex> in its tokenizer and text encoder."""
+    """A merged checkpoint in halves, as it lies in the store: <rex> in its tokenizer and text
+    encoder."""
     folder = tmp_path_factory.mktemp("model") / "trio"
     pipe = pocket_pipeline()
     pipe.load_textual_inversion(torch.ones(32), token="<rex>")
-    pipe.save_pretrained(folder)
+    pipe.to(torch.float16).save_pretrained(folder)
     (folder / "adreg_recipe.json").write_text('{"method": "concat"}')
     return folder
 
@@ -68,13 +70,16 @@ def inputs(hub: HubServer, path: Path, tmp_path: Path, **changes: object) -> Jso
     trigger = {"trigger": "<rex>", "class_word": "dog", "kind": "object"}
     facts: Json = {
         "kind": "checkpoint",
+        "format": "lora" if changes.get("kind") == "adapter" else "diffusers",
         "path": str(path),
+        "lora": None,
         "name": "trio",
         "repo": "me/trio",
         "private": True,
         "endpoint": hub.url,
         "description": {
-            "base": {"name": "pocket", "digest": "b" * 64},
+            "base": {"name": "pocket", "digest": "b" * 64, "license": "apache-2.0"},
+            "prompt": "a photo of a <rex> dog",
             "concepts": [trigger],
             "recipe": {"method": "concat", "adapters": [], "renames": []},
         },
@@ -97,6 +102,8 @@ def test_a_published_checkpoint_loads_in_plain_diffusers(
     assert done["visibility"] == "private"
     assert done["left_out"] == []
     assert done["commit"] == hub.repos["me/trio"].head.oid
+    assert hub.repos["me/trio"].tags == {"v1": done["commit"]}
+    assert (done["version"], done["truncation"], done["notices"]) == ("v1", None, [])
     assert len(hub.repos["me/trio"].commits) == 2
     folder = fetched(hub, "me/trio", tmp_path)
     there = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -186,6 +193,15 @@ def test_a_dry_run_says_what_would_be_sent_and_asks_nobody(
     (model / "notes.md").unlink()
     there = hub.repos["me/trio"].head.files
     assert [file["path"] for file in said["files"]] == done["files"]
+    assert said["bytes"] == done["bytes"] == sum(file["size"] for file in said["files"])
+    states = {finding["check"]: finding["state"] for finding in said["preflight"]}
+    assert states == {
+        "licence": "ok",
+        "size": "ok",
+        "login": "failed",
+        "scope": "unknown",
+        "repository": "unknown",
+    }
     assert {f["path"]: f["size"] for f in said["files"]} == {
         path: len(blob.content) for path, blob in there.items() if path != ".gitattributes"
     }
@@ -196,7 +212,6 @@ def test_a_dry_run_says_what_would_be_sent_and_asks_nobody(
     ("changes", "error"),
     [
         ({"repo": "trio"}, UsageError),
-        ({"kind": "line"}, UsageError),
         ({"description": {}}, UsageError),
         ({"endpoint": "hub"}, UsageError),
         ({"path": "/nowhere"}, AdregError),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from adreg.errors import UsageError
-from adreg.publish.card import Card, Description, one_line, render, snippet
+from adreg.publish.card import Card, Description, render, snippet
+from adreg.publish.markdown import one_line
 
 HOSTILE = '": [x]\n---\n# owned | `` <script>alert(1)</script> \\ """ ```\n\u202e\x00'
 
@@ -22,23 +23,35 @@ HOSTILE = '": [x]\n---\n# owned | `` <script>alert(1)</script> \\ """ ```\n\u202
 def description(text: str = "dog", base: str = "pocket") -> Description:
     return {
         "digest": "d" * 64,
-        "base": {"name": base, "digest": "b" * 64},
+        "prompt": f"a photo of <rex> {text}, <tom> cat",
+        "base": {"name": base, "digest": "b" * 64, "license": "apache-2.0"},
         "concepts": [
             {"trigger": "<rex>", "class_word": text, "kind": "object"},
             {"trigger": "<tom>", "class_word": "cat", "kind": "object"},
         ],
-        "scores": [{"name": "kps/1", "value": 0.123456}],
+        "scores": [
+            {"name": "kps/1", "value": 0.123456, "interval": [0.1, 0.15678]},
+            {"name": "forgetting/1", "value": 2, "interval": None},
+        ],
         "recipe": {
             "method": "loraclr",
-            "adapters": [{"name": text, "digest": "a" * 64, "weight": 0.5}],
+            "adapters": [
+                {"name": text, "digest": "a" * 64, "weight": 0.5},
+                {"name": "tom", "digest": "c" * 64, "weight": 1.0},
+            ],
             "renames": [{"adapter": "tom", "old": "<rex>", "new": "<tom>"}],
         },
+        "lineage": [
+            {"name": text, "digest": "a" * 64, "method": "cat", "line": None, "after": None},
+            {"name": "tom", "digest": "c" * 64, "method": "ewc", "line": text, "after": text},
+        ],
     }
 
 
 def card(**changes: Any) -> Card:
     facts: dict[str, Any] = {
         "kind": "checkpoint",
+        "format": "lora" if changes.get("kind") == "adapter" else "diffusers",
         "name": "trio",
         "repo": "me/trio",
         "description": description(),
@@ -61,11 +74,13 @@ def test_the_card_of_a_checkpoint() -> None:
     for said in (
         "<Gallery />",
         "| `<rex>` | dog |",
-        "| `kps/1` | 0.1235 |",
+        "| `kps/1` | 0.1235 | 0.1 to 0.1568 |",
+        "| `forgetting/1` | 2 |  |",
+        f"| tom | `ewc` | dog | dog | `{'c' * 64}` |",
         f"| dog | 0.5 | `{'a' * 64}` |",
         "| tom | `<rex>` | `<tom>` |",
         "| Method | `loraclr` |",
-        'DiffusionPipeline.from_pretrained("me/trio")',
+        'DiffusionPipeline.from_pretrained("me/trio", dtype=torch.float32)',
         "adreg",
     ):
         assert said in parsed.text
@@ -81,10 +96,10 @@ def test_the_card_of_an_adapter_on_a_hub_base() -> None:
     data = ModelCard(render(made)).data.to_dict()
     assert data["base_model"] == "runwayml/sd"
     assert data["base_model_relation"] == "adapter"
-    assert "license" not in data
+    assert data["license"] == "apache-2.0"
     assert {"lora", "template:sd-lora"} <= set(data["tags"])
-    assert snippet(made).splitlines()[2:5] == [
-        'pipe = DiffusionPipeline.from_pretrained("runwayml/sd")',
+    assert snippet(made).splitlines()[3:6] == [
+        'pipe = DiffusionPipeline.from_pretrained("runwayml/sd", dtype=torch.float32)',
         'pipe.load_lora_weights("me/trio", weight_name="pytorch_lora_weights.safetensors")',
         'pipe.load_textual_inversion("me/trio", weight_name="embeddings/rex.safetensors")',
     ]
@@ -94,12 +109,11 @@ def test_a_base_that_is_no_hub_id_is_no_base_model() -> None:
     data = ModelCard(render(card(description=description(base="my-base")))).data.to_dict()
     assert "base_model" not in data
     assert "base_model_relation" not in data
-    assert "license" not in data
 
 
 def test_a_bare_description_is_enough_and_a_base_is_needed() -> None:
     text = render(card(description={"base": {"name": "pocket"}}, previews=()))
-    assert "instance_prompt" not in text
+    assert not {"instance_prompt", "license"} & ModelCard(text).data.to_dict().keys()
     assert "Trigger words" not in text
     with pytest.raises(UsageError, match="base"):
         render(card(description={}))
@@ -110,12 +124,11 @@ def assert_contained(text: str, hostile: str) -> None:
     parsed = ModelCard(text)
     known = {"license", "library_name", "pipeline_tag", "tags", "instance_prompt", "widget"}
     assert parsed.data.to_dict().keys() == known
-    called = one_line(f"<rex> {hostile}")
-    assert parsed.data.instance_prompt == f"a photo of {called}, <tom> cat"
+    assert parsed.data.instance_prompt == one_line(f"a photo of <rex> {hostile}, <tom> cat")
     assert parsed.data.widget[0]["text"] == one_line(hostile)
     body = parsed.text
     headings = [line for line in body.splitlines() if line.startswith("#")]
-    wanted = ["Trigger words", "Use it", "Scores", "Recipe"]
+    wanted = ["Trigger words", "Use it", "Scores", "Recipe", "Lineage"]
     assert [h.lstrip("# ") for h in headings[1:]] == wanted
     assert body.count("\n```") == 2
     program = body.split("```py\n")[1].split("\n```")[0]
@@ -155,13 +168,26 @@ def test_any_text_stays_text(text: str) -> None:
     assert_contained(render(made), text)
 
 
+@given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
+def test_any_trigger_name_and_prompt_come_back_from_the_yaml(
+    trigger: str, name: str, prompt: str
+) -> None:
+    facts = description()
+    facts["concepts"][0]["trigger"] = trigger
+    facts["prompt"] = f"a photo of {trigger}"
+    previews = [("images/0.png", prompt), ("images/1.png", name)]
+    data = ModelCard(render(card(name=name, description=facts, previews=previews))).data
+    assert data.instance_prompt == one_line(f"a photo of {trigger}")
+    assert [shown["text"] for shown in data.widget] == [one_line(prompt), one_line(name)]
+
+
 def test_the_same_facts_give_the_same_card() -> None:
     assert render(card()) == render(card())
 
 
 def test_the_snippet_quotes_what_it_is_given() -> None:
     made = card(description=description('a "big" \\ dog'))
-    call = ast.parse(snippet(made)).body[2]
+    call = ast.parse(snippet(made)).body[3]
     assert isinstance(call, ast.Assign)
     quoted = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
     assert 'a photo of <rex> a "big" \\ dog, <tom> cat' in quoted
@@ -199,3 +225,54 @@ def test_a_merges_whole_recipe_is_one_block_that_can_be_copied(text: str) -> Non
     assert tomllib.loads(block.content)["adapters"] == [{"name": one_line(text)}]
     assert block.content.splitlines()[0].startswith("#")
     assert "toml" not in render(card())
+
+
+def test_a_base_that_was_added_from_the_hub_under_another_name() -> None:
+    facts = description(base="sd15")
+    facts["base"] |= {"hub": "them/sd", "revision": "c0ffee"}
+    made = card(kind="adapter", description=facts, embeddings=[])
+    assert ModelCard(render(made)).data.to_dict()["base_model"] == "them/sd"
+    assert 'from_pretrained("them/sd", revision="c0ffee", ' in snippet(made)
+
+
+@pytest.mark.parametrize(
+    ("form", "merged", "relation"),
+    [
+        ("lora", 2, "adapter"),
+        ("diffusers", 2, "merge"),
+        ("both", 2, "merge"),
+        ("both", 1, "finetune"),
+    ],
+)
+def test_how_a_checkpoint_is_related_to_its_base(form: str, merged: int, relation: str) -> None:
+    facts = description(base="them/sd")
+    del facts["recipe"]["adapters"][merged:]
+    made = ModelCard(render(card(format=form, description=facts))).data.to_dict()
+    assert made["base_model_relation"] == relation
+    assert ("merge" in made["tags"]) == (relation == "merge")
+    assert ("lora" in made["tags"]) == (form != "diffusers")
+
+
+def test_both_are_told_how_to_load() -> None:
+    made = card(format="both", embeddings=[("<rex>", "embeddings/rex.safetensors")])
+    blocks = [t.content for t in MarkdownIt("commonmark").parse(render(made)) if t.info == "py"]
+    assert ['from_pretrained("me/trio", ' in block for block in blocks] == [True, False]
+    assert ["load_lora_weights" in block for block in blocks] == [False, True]
+    assert all(ast.parse(block) for block in blocks)
+
+
+def test_a_lora_that_was_cut_does_not_bear_the_checkpoints_digest() -> None:
+    text = render(card(format="lora"))
+    assert f"| Cut from checkpoint | `{'d' * 64}` |" in text
+    assert "| Checkpoint digest |" not in text
+
+
+@given(st.text(max_size=60))
+def test_any_licence_and_any_line_stay_text(text: str) -> None:
+    facts = description(text)
+    facts["base"] |= {"license": "other", "license_name": one_line(text), "license_link": text}
+    facts["base"] |= {"hub": "them/sd", "revision": text}
+    data = ModelCard(render(card(description=facts))).data.to_dict()
+    assert data["license"] == "other"
+    assert data.get("license_name", "") == one_line(text)
+    assert data["base_model"] == "them/sd"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from safetensors.numpy import load, load_file, save_file
 
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.formats.header import read_header
+from adreg.formats.spelling import token_keys
 from adreg.publish.files import (
     Upload,
     adapter_files,
     checkpoint_files,
     embedding_files,
+    lora_files,
+    planned_lora,
     preview_files,
     stale_files,
 )
@@ -107,6 +111,19 @@ def test_embeddings_are_cut_from_the_bundle_byte_for_byte(adapter: Path) -> None
     assert files["pytorch_lora_weights.safetensors"].content == adapter
 
 
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_a_lora_is_planned_as_it_will_be(tmp_path: Path, encoders: int) -> None:
+    keys = [key for t in ("<tom>", "<rex>") for key in token_keys(t, encoders)]
+    path = tmp_path / "cut.safetensors"
+    factors = {"unet.a.lora_A.weight": np.ones((1, 4), np.float32)}
+    save_file(factors | {key: np.ones(8, np.float32) for key in keys}, path)
+    made, planned = lora_files(path), planned_lora(1, 16, dict.fromkeys(keys, 32))
+    assert planned.embeddings == made.embeddings
+    assert [file.path for file in planned.planned] == [upload.path for upload in made.uploads]
+    assert planned.factors
+    assert planned.uploads == made.planned == ()
+
+
 def test_triggers_with_one_slug_get_two_files(tmp_path: Path) -> None:
     path = tmp_path / "two.safetensors"
     tokens = {f"adreg_lora_tokens.{t}": np.ones(4, np.float32) for t in ("<rex>", "rex!")}
@@ -168,6 +185,23 @@ def test_previews_are_pixels_and_nothing_else(picture: Path, tmp_path: Path) -> 
         assert image.tobytes() == original.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_what_a_photo_tells_beside_its_pixels_stays_at_home(tmp_path: Path, kind: str) -> None:
+    """Camera, place, comments, a colour profile, and what somebody wrote behind its end."""
+    exif = Image.Exif()
+    exif[0x010F] = "secret camera"
+    exif.get_ifd(0x8825)[1] = "N"
+    extra = {"comment": b"secret comment"} if kind == "JPEG" else {}
+    path = tmp_path / "photo"
+    image = Image.new("RGB", (8, 6), (10, 200, 30))
+    image.save(path, kind, exif=exif, xmp=b"<x>secret</x>", icc_profile=b"secret", **extra)
+    path.write_bytes(path.read_bytes() + b"secret end")
+    (sent,) = preview_files([path])
+    assert b"secret" not in content(sent)
+    with Image.open(io.BytesIO(content(sent))) as image:
+        assert (image.format, image.info, dict(image.getexif())) == ("PNG", {}, {})
+
+
 def test_previews_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"gone\.png"):
         preview_files([tmp_path / "gone.png"])
@@ -180,11 +214,11 @@ def test_only_what_adreg_wrote_is_stale() -> None:
     there = ["README.md", "images/0.png", "images/1.png", "images/mine.png", "LICENSE"]
     there += ["unet/old-00001-of-00002.safetensors", "unet/notes.md", "embeddings/a.safetensors"]
     now = ["README.md", "images/0.png"]
-    assert stale_files("checkpoint", there, now) == [
+    assert stale_files("diffusers", there, now) == [
         "images/1.png",
         "unet/old-00001-of-00002.safetensors",
     ]
-    assert stale_files("adapter", there, now) == ["embeddings/a.safetensors", "images/1.png"]
+    assert stale_files("lora", there, now) == ["embeddings/a.safetensors", "images/1.png"]
 
 
 def test_whole_weights_are_not_published_as_a_lora(tmp_path: Path) -> None:

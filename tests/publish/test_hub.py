@@ -8,6 +8,8 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from huggingface_hub import constants, snapshot_download
 
 from adreg.domain import Json, silent
 from adreg.errors import AdregError, ConflictError, ExternalError, UsageError
-from adreg.publish.card import Kind
+from adreg.publish import client
+from adreg.publish.client import check_endpoint, check_repo
 from adreg.publish.files import Upload
-from adreg.publish.hub import check_endpoint, check_repo, publish
+from adreg.publish.format import Format
+from adreg.publish.hub import publish
+from adreg.publish.preflight import admitted
 from tests.hub_server import DROP, Blob, HubServer
 
 REPO = "me/trio"
@@ -34,10 +39,19 @@ def files(weights: bytes = WEIGHTS) -> list[Upload]:
     ]
 
 
-def put(hub: HubServer, uploads: list[Upload] | None = None, **changes: Any) -> Json:
-    settings: dict[str, Any] = {"message": "trio", "private": True, "endpoint": hub.url}
-    kind: Kind = "checkpoint"
-    return publish(kind, REPO, uploads or files(), progress=silent, **(settings | changes))
+def put(
+    hub: HubServer,
+    uploads: list[Upload] | None = None,
+    *,
+    repo: str = REPO,
+    private: bool = True,
+    endpoint: str | None = None,
+    form: Format = "diffusers",
+) -> Json:
+    """Ask whether it may be, then publish: what the job does."""
+    target = admitted(repo, endpoint or hub.url, private=private)
+    uploads = uploads or files()
+    return publish(target, form, uploads, message="trio", private=private, progress=silent)
 
 
 def refused(hub: HubServer, **changes: Any) -> AdregError:
@@ -67,6 +81,7 @@ def test_one_commit_with_all_files_private_by_default(hub: HubServer, tmp_path: 
         "repo": REPO,
         "url": f"{hub.url}/{REPO}",
         "commit": repo.head.oid,
+        "version": "v1",
         "changed": True,
         "visibility": "private",
         "files": [upload.path for upload in files()],
@@ -207,6 +222,124 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: HubServer) -> Non
     assert done["commit"] == hub.repos[REPO].head.oid
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were slept, which take no time."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("route", ["whoami", "info", "create", "commit", "refs", "tag"])
+def test_the_hub_is_left_alone_for_as_long_as_it_asks(
+    hub: HubServer, waits: list[float], route: str
+) -> None:
+    hub.fail(route, 429, times=1, retry_after="7")
+    assert put(hub)["version"] == "v1"
+    assert waits == [7.0]
+
+
+def test_a_date_to_come_back_at(hub: HubServer, waits: list[float]) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=100)
+    hub.fail("create", 503, times=1, retry_after=format_datetime(at, usegmt=True))
+    put(hub)
+    assert 0 < waits[0] <= 100
+    hub.fail("commit", 503, times=1, retry_after="soon")
+    put(hub, files(WEIGHTS[::-1]))
+    assert waits[1:] == [0.5]
+
+
+def test_a_hub_that_asks_for_an_hour_is_not_waited_for(hub: HubServer, waits: list[float]) -> None:
+    hub.fail("create", 429, retry_after="3600")
+    error = refused(hub)
+    assert not error.retryable
+    assert "in 60 min" in (error.remedy or "")
+    assert (waits, hub.count("create")) == ([], 1)
+
+
+def test_every_commit_gets_a_tag_and_nothing_new_gets_none(hub: HubServer) -> None:
+    first, again, second = put(hub), put(hub), put(hub, files(WEIGHTS[::-1]))
+    assert [done["version"] for done in (first, again, second)] == ["v1", "v1", "v2"]
+    assert hub.repos[REPO].tags == {"v1": first["commit"], "v2": second["commit"]}
+    assert hub.count("tag") == 2
+
+
+def test_tags_of_the_users_own_are_not_versions(hub: HubServer) -> None:
+    first = put(hub)["commit"]
+    hub.repos[REPO].tags |= {"v9": first, "v10-draft": first, "final": first, "v0": first}
+    assert put(hub, files(WEIGHTS[::-1]))["version"] == "v10"
+
+
+def test_a_head_that_is_not_ours_is_no_version(hub: HubServer) -> None:
+    put(hub)
+    repo = hub.repos[REPO]
+    repo.add("by hand", {**repo.head.files, "LICENSE": Blob(b"mine", False)})
+    done = put(hub)
+    assert (done["changed"], done["version"]) == (False, None)
+    assert list(repo.tags) == ["v1"]
+
+
+@pytest.mark.parametrize("status", [403, 409, 500, DROP])
+def test_who_was_stopped_between_commit_and_tag_gets_the_tag_the_next_time(
+    hub: HubServer, waits: list[float], status: int
+) -> None:
+    hub.fail("tag", status)
+    refused(hub)
+    assert len(hub.repos[REPO].commits) == 2
+    hub.fail("tag", status, times=0)
+    done = put(hub)
+    assert (done["changed"], done["version"]) == (False, "v1")
+    assert hub.repos[REPO].tags == {"v1": hub.repos[REPO].head.oid}
+
+
+def test_a_tag_whose_answer_was_lost_is_not_made_twice(hub: HubServer, waits: list[float]) -> None:
+    hub.lose_answer("tag")
+    assert put(hub)["version"] == "v1"
+    assert list(hub.repos[REPO].tags) == ["v1"]
+
+
+def test_a_file_that_arrives_damaged_is_refused_and_nothing_is_committed(hub: HubServer) -> None:
+    hub.damage("lfs_put", times=None)
+    assert "sha256" in refused(hub).message
+    assert len(hub.repos[REPO].commits) == 1
+    hub.damage("lfs_put", times=0)
+    assert put(hub)["changed"]
+
+
+def test_an_upload_that_was_cut_off_is_not_sent_twice(hub: HubServer, waits: list[float]) -> None:
+    """What had arrived is there when it is published again."""
+    hub.fail("commit", DROP)
+    refused(hub)
+    sent = hub.count("lfs_put")
+    hub.fail("commit", DROP, times=0)
+    assert put(hub)["changed"]
+    assert hub.count("lfs_put") == sent
+
+
+def test_a_hub_that_never_answers_is_asked_again(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", 2.0)
+    hub.delay("create", 600)
+    assert put(hub)["changed"]
+    assert hub.count("commit") == 1
+
+
+def test_another_format_takes_the_place_of_what_adreg_published(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    ours = b"---\ntags:\n- adreg\n---\n"
+    mine = Upload("pytorch_lora_weights.safetensors", b"lora")
+    put(hub, [Upload("README.md", ours), *files()[1:], Upload("model_index.json", b"{}")])
+    done = put(hub, [Upload("README.md", ours), mine], form="lora")
+    gone = ["images/0.png", "model_index.json", "unet/diffusion_pytorch_model.safetensors"]
+    assert done["removed"] == gone
+    assert put(hub, [Upload("README.md", ours), *files()[1:]])["removed"] == [mine.path]
+    settings = {"endpoint": hub.url, "token": hub.token, "cache_dir": tmp_path}
+    first = snapshot_download(REPO, revision="v1", **settings)
+    assert (Path(first) / gone[-1]).read_bytes() == WEIGHTS
+
+
 @pytest.mark.parametrize("status", [409, 412])
 def test_a_repository_that_moved_is_a_conflict(hub: HubServer, status: int) -> None:
     hub.fail("commit", status)
@@ -246,21 +379,6 @@ def test_a_token_of_nobody_and_a_read_only_one(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "401" in refused(hub).message
     assert [route for route, _ in hub.requests] == ["whoami", "whoami"]
-
-
-def test_a_repository_of_somebody_else(hub: HubServer) -> None:
-    with pytest.raises(ExternalError, match="403") as caught:
-        publish(
-            "checkpoint",
-            "you/trio",
-            files(),
-            message="x",
-            private=True,
-            endpoint=hub.url,
-            progress=silent,
-        )
-    assert not caught.value.retryable
-    assert hub.objects == {}
 
 
 def test_a_hub_that_is_not_there(hub: HubServer) -> None:
@@ -356,6 +474,19 @@ def test_a_result_and_its_logs_hold_no_token(
     out, err = capfd.readouterr()
     assert hub.token not in f"{done}{out}{err}{all_logs.text}"
     assert all_logs.text  # the client did log, so there was something to find
+
+
+@pytest.mark.parametrize("off", [False, True])
+@pytest.mark.parametrize("offered", [False, True])
+def test_xet_is_used_where_the_server_has_it_and_nobody_has_turned_it_off(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, offered: bool, off: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", off)
+    hub.xet, used = offered, list[bool]()
+    hub.meanwhile("preupload", lambda: used.append(not constants.HF_HUB_DISABLE_XET))
+    put(hub, files()[:1])  # no large file, so nothing that would go there
+    assert used == [offered and not off]
+    assert constants.HF_HUB_DISABLE_XET is off
 
 
 def test_the_clients_settings_are_put_back(hub: HubServer) -> None:
