@@ -52,6 +52,14 @@ def is_hub_id(ref: str) -> bool:
     return _ID.fullmatch(ref) is not None and not Path(ref).exists()
 
 
+def parse_id(ref: str) -> tuple[str, str | None]:
+    """(repository, revision or None) of "owner/name[@revision]". Raises NotFoundError."""
+    match = _ID.fullmatch(ref)
+    if match is None:
+        raise NotFoundError(f"{ref!r} is no Hub id", remedy="write OWNER/NAME or OWNER/NAME@COMMIT")
+    return match["repo"], match["revision"]
+
+
 def snapshot(ref: str, patterns: Sequence[str]) -> Snapshot:
     """The files of "owner/name[@revision]" that match one of `patterns` (fnmatch).
 
@@ -64,7 +72,7 @@ def snapshot(ref: str, patterns: Sequence[str]) -> Snapshot:
     from huggingface_hub import snapshot_download
 
     repo, revision = _resolved(ref)
-    with _explained(ref):
+    with explained(ref):
         path = snapshot_download(repo, revision=revision, allow_patterns=list(patterns))
     if not Path(path).is_dir():
         raise _holds_none(ref)
@@ -79,7 +87,7 @@ def remote_files(ref: str, patterns: Sequence[str]) -> tuple[str, list[RemoteFil
     from huggingface_hub import snapshot_download
 
     repo, revision = _resolved(ref)
-    with _explained(ref):
+    with explained(ref):
         found = snapshot_download(
             repo, revision=revision, allow_patterns=list(patterns), dry_run=True
         )
@@ -100,18 +108,15 @@ def _resolved(ref: str) -> tuple[str, str]:
     """(repository, commit). Raises what `snapshot` raises."""
     from huggingface_hub import HfApi
 
-    match = _ID.fullmatch(ref)
-    if match is None:
-        raise NotFoundError(f"{ref!r} is no Hub id", remedy="write OWNER/NAME or OWNER/NAME@COMMIT")
-    repo, revision = match["repo"], match["revision"]
+    repo, revision = parse_id(ref)
     if revision and _COMMIT.fullmatch(revision):
         return repo, revision
-    with _explained(ref):
+    with explained(ref):
         return repo, HfApi(library_name="adreg").resolve_revision(repo, revision=revision).resolved
 
 
 @contextmanager
-def _explained(ref: str) -> Iterator[None]:
+def explained(ref: str) -> Iterator[None]:
     """Turns what the client raises into one error that names the repository."""
     from httpx2 import HTTPError
     from huggingface_hub import errors
@@ -120,6 +125,7 @@ def _explained(ref: str) -> Iterator[None]:
         errors.RevisionResolutionError,
         errors.LocalEntryNotFoundError,
         errors.DryRunError,
+        errors.OfflineModeIsEnabled,
     )
     try:
         yield

@@ -1,12 +1,35 @@
-"""What adapters are made from and where they went: subjects, publications."""
+"""What adapters are made from and where they went: subjects, publications, pulls."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from sqlite_utils import Database
 
 from adreg.domain import Json, Subject
 from adreg.registry.connection import immediate
 from adreg.registry.rows import dump, now
+
+
+@dataclass(frozen=True)
+class Pull:
+    """An artefact that came from a commit of a repository.
+
+    `file` tells it from other things of the repository, "" where it is all of it; `revision` is
+    what was asked for, None for the main branch.
+    """
+
+    artefact: str
+    repo: str
+    revision: str | None
+    commit: str
+    file: str
+    url: str
+
+    @property
+    def ref(self) -> str:
+        """What names it: "owner/name@commit"."""
+        return f"{self.repo}@{self.commit}"
 
 
 def insert_subject(db: Database, subject: Subject) -> None:
@@ -44,3 +67,38 @@ def publications_of(db: Database, artefact: str) -> list[Json]:
         [artefact],
     )
     return [dict(row) for row in rows]
+
+
+def publications(db: Database) -> list[Json]:
+    """All of them, the oldest first."""
+    rows = db.conn.execute(
+        "select artefact, repo, commit_id as 'commit', url from publications order by rowid"
+    )
+    return [dict(row) for row in rows]
+
+
+def insert_pull(db: Database, pull: Pull) -> None:
+    """The same artefact from a later commit is one row."""
+    with immediate(db):
+        db.conn.execute(
+            "insert into pulls(artefact, repo, revision, commit_id, file, url, created)"
+            " values (?, ?, ?, ?, ?, ?, ?) on conflict do update set revision=excluded.revision,"
+            " commit_id=excluded.commit_id, url=excluded.url, created=excluded.created",
+            [pull.artefact, pull.repo, pull.revision, pull.commit, pull.file, pull.url, now()],
+        )
+
+
+def pulls(db: Database, artefact: str | None = None) -> list[Pull]:
+    """All of them, or those of one artefact, the oldest first."""
+    rows = db.conn.execute(
+        "select artefact, repo, revision, commit_id as 'commit', file, url from pulls"
+        " where :artefact is null or artefact=:artefact order by rowid",
+        {"artefact": artefact},
+    )
+    return [Pull(**row) for row in map(dict, rows)]
+
+
+def subject_facts(db: Database) -> list[tuple[str, str, str, str]]:
+    """Digest, name, class word and kind of every subject, the oldest first."""
+    rows = db.conn.execute("select digest, name, class_word, kind from subjects order by rowid")
+    return [(row["digest"], row["name"], row["class_word"], row["kind"]) for row in rows]

@@ -13,6 +13,7 @@ from adreg.formats.probe import Probe, match, probe
 from adreg.registry import adapters, names
 from adreg.registry.connection import immediate
 from adreg.service.workspace import Workspace
+from adreg.store.guard import publishing
 
 _LONGEST_TRIGGER = 100
 
@@ -26,12 +27,14 @@ def add_adapter(
     trigger: str | None = None,
     class_word: str | None = None,
     tags: Sequence[str] = (),
+    source: str | None = None,
 ) -> tuple[Adapter, bool]:
     """Registers a file; returns its adapter and whether it is new.
 
     Nothing but the header is read before the file is copied. What is said of a file that is here
-    already (base, trigger, class) replaces what was said before. Raises NotFoundError,
-    ArtifactError (not an adapter, or not for that base), ConflictError (name taken), UsageError.
+    already (base, trigger, class) replaces what was said before; `source` is where it came from,
+    else the file's name. Raises NotFoundError, ArtifactError (not an adapter, or not for that
+    base), ConflictError (name taken), UsageError.
     """
     if not file.is_file():
         raise NotFoundError(f"no file {file}", remedy="check the path")
@@ -42,18 +45,21 @@ def add_adapter(
     known = adapters.by_digest(ws.registry.db, ws.registry.store, digest)
     wanted = _wanted_name(file, name, known)
     names.check_free(ws.registry.db, wanted, digest)
-    _, path = ws.registry.store.add_adapter_file(file, adapter_digest)
-    adapter = replace(_describe(found, file, base, digest, path), concepts=concepts)
-    if base is not None and base_ref is not None:
-        adapter = _on_base(adapter, base)
-    with immediate(ws.registry.db):
-        adapters.insert(ws.registry.db, adapter)
-        if known is not None and base_ref is not None:
-            adapters.set_base(ws.registry.db, adapter)
-        if known is not None and (trigger is not None or class_word is not None):
-            adapters.set_concepts(ws.registry.db, adapter)
-        adapters.add_tags(ws.registry.db, digest, list(tags))
-        names.point(ws.registry.db, wanted, "adapter", digest)
+    with publishing(ws.registry.store.root):
+        _, path = ws.registry.store.add_adapter_file(file, adapter_digest)
+        adapter = replace(
+            _describe(found, source or file.name, base, digest, path), concepts=concepts
+        )
+        if base is not None and base_ref is not None:
+            adapter = _on_base(adapter, base)
+        with immediate(ws.registry.db):
+            adapters.insert(ws.registry.db, adapter)
+            if known is not None and base_ref is not None:
+                adapters.set_base(ws.registry.db, adapter)
+            if known is not None and (trigger is not None or class_word is not None):
+                adapters.set_concepts(ws.registry.db, adapter)
+            adapters.add_tags(ws.registry.db, digest, list(tags))
+            names.point(ws.registry.db, wanted, "adapter", digest)
     return ws.registry.adapter(wanted), known is None
 
 
@@ -104,7 +110,7 @@ def _on_base(adapter: Adapter, base: Base) -> Adapter:
     return replace(adapter, base_digest=base.digest, base_name=base.name)
 
 
-def _describe(found: Probe, file: Path, base: Base | None, digest: str, path: Path) -> Adapter:
+def _describe(found: Probe, source: str, base: Base | None, digest: str, path: Path) -> Adapter:
     # Our own files say which base they were trained on; community files only show a family.
     manifest = found.manifest
     trained_on = manifest.get("base") or {}
@@ -122,7 +128,7 @@ def _describe(found: Probe, file: Path, base: Base | None, digest: str, path: Pa
         line=manifest.get("line"),
         # The earlier task may not be in this registry, and then there is no row to point at.
         continued_from=None,
-        source=file.name,
+        source=source,
         spec=manifest.get("spec") or {},
     )
 

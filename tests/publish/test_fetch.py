@@ -1,0 +1,107 @@
+"""Downloads by the real client from a Hub that cuts them off, changes them, or is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from adreg.domain import silent
+from adreg.errors import ArtifactError, ExternalError, NotFoundError
+from adreg.publish.fetch import fetch, fetch_card
+from adreg.publish.offered import Offer, look
+from tests.hub_server import DROP, HubServer, the_only_hub
+
+WEIGHTS = bytes(range(256)) * 12_000
+FILES = {"a.safetensors": WEIGHTS, "unet/config.json": b'{"a": 1}', "README.md": b"# a\n"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with the_only_hub(tmp_path, monkeypatch) as server:
+        server.host("them/x", FILES)
+        yield server
+
+
+def fetched(found: Offer, folder: Path) -> dict[str, bytes]:
+    paths = fetch(found.repo, found.commit, found.files, folder, silent)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_the_files_of_a_commit_and_how_far_it_is(hub: HubServer, tmp_path: Path) -> None:
+    found, told = look("them/x"), list[tuple[str, int, int]]()
+
+    def progress(stage: str, step: int, total: int, **values: float) -> None:
+        told.append((stage, step, total))
+
+    hub.host("them/x", {})
+    folder = tmp_path / "here"
+    paths = fetch(found.repo, found.commit, found.files, folder, progress)
+    assert [path.read_bytes() for path in paths] == [FILES[file.path] for file in found.files]
+    assert told[0] == ("fetching MB", 0, 4)
+    assert told[-1] == ("fetching MB", 4, 4)
+    assert [step for _, step, _ in told] == sorted(step for _, step, _ in told)
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_was(hub: HubServer, tmp_path: Path) -> None:
+    large = WEIGHTS * 4
+    hub.host("them/x", {"a.safetensors": large})
+    hub.cut("resolve", 11_000_000)
+    assert fetched(look("them/x"), tmp_path / "here") == {"a.safetensors": large}
+    # the client keeps whole chunks of ten megabytes
+    assert hub.ranges == [f"bytes={constants.DOWNLOAD_CHUNK_SIZE}-"]
+
+
+def test_what_is_complete_is_not_fetched_again(hub: HubServer, tmp_path: Path) -> None:
+    found, folder = look("them/x"), tmp_path / "here"
+    fetch(found.repo, found.commit, found.files[:2], folder, silent)
+    # as a killed process leaves it
+    remains = folder / ".cache/huggingface/download/unet/x.abc.incomplete"
+    remains.parent.mkdir(parents=True, exist_ok=True)
+    remains.write_bytes(b"half")
+    asked = [path for route, path in hub.requests if route == "resolve"]
+    assert fetched(found, folder) == FILES
+    more = [path for route, path in hub.requests if route == "resolve"][len(asked) :]
+    assert more
+    assert all(path.endswith("unet/config.json") for path in more)
+    assert not remains.exists()
+
+
+def test_content_that_is_not_what_the_hub_names_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    for file in look("them/x").files:
+        hub.damage("resolve")
+        with pytest.raises(ArtifactError, match=f"{file.path} is not what the Hub says"):
+            fetch("them/x", look("them/x").commit, [file], folder, silent)
+        assert not (folder / file.path).exists()
+    assert fetched(look("them/x"), folder) == FILES
+
+
+def test_a_hub_that_hangs_up_may_be_asked_again(hub: HubServer, tmp_path: Path) -> None:
+    found = look("them/x")
+    hub.fail("resolve", DROP)
+    with pytest.raises(ExternalError, match="them/x") as caught:
+        fetched(found, tmp_path / "here")
+    assert caught.value.retryable
+    hub.fail("resolve", 404, times=0)
+    assert fetched(found, tmp_path / "here") == FILES
+
+
+def test_a_commit_that_is_gone(hub: HubServer, tmp_path: Path) -> None:
+    found = look("them/x")
+    del hub.repos["them/x"]
+    with pytest.raises(NotFoundError, match="them/x"):
+        fetched(found, tmp_path / "here")
+
+
+def test_cards_are_read_where_they_are_of_a_cards_size(hub: HubServer) -> None:
+    hub.host("them/x", {"README.md": b"---\nbase_model: a/b\n---\n"})
+    assert fetch_card(look("them/x")).base == "a/b"
+    hub.host("them/x", {"README.md": b"---\nbase_model: a/b\n---\n" + b"x" * (1 << 20)})
+    before = hub.count("resolve")
+    assert fetch_card(look("them/x")).base is None
+    hub.host("them/x", {"a.txt": b""})
+    assert fetch_card(look("them/x")).base is None
+    assert hub.count("resolve") == before
