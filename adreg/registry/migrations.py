@@ -100,6 +100,33 @@ create table columns (
 """
 
 
+# Which subject a folder held: `mark` is the digest of the folder's signature and of what else
+# decides, so that nothing has to be read again that has not changed.
+_FOLDERS = """
+create table folder_digests (mark text primary key, subject text not null) strict
+"""
+
+
+# What the gates of its root said of an adapter last.
+_VERDICTS = """
+create table verdicts (
+    artefact text primary key, passed integer not null check (passed in (0, 1)),
+    reason text not null, created text not null
+) strict
+"""
+
+
+# What was registered from a Hub: `file` tells it from other things of the repository, "" where it
+# is all of it; `revision` is the branch or tag that was asked for, null for the main branch.
+_PULLS = """
+create table pulls (
+    artefact text not null, repo text not null, revision text, commit_id text not null,
+    file text not null, url text not null, created text not null,
+    primary key (artefact, repo, file)
+) strict
+"""
+
+
 @migrations()
 def m001_first_tables(db: Database) -> None:
     for statement in _TABLES:
@@ -115,3 +142,14 @@ def m002_names_of_bases(db: Database) -> None:
 @migrations()
 def m003_columns_of_the_orthogonal_basis(db: Database) -> None:
     db.conn.execute(_COLUMNS)
+
+
+@migrations()
+def m004_what_the_daemon_knows(db: Database) -> None:
+    db.conn.execute(_FOLDERS)
+    db.conn.execute(_VERDICTS)
+
+
+@migrations()
+def m005_pulls(db: Database) -> None:
+    db.conn.execute(_PULLS)
