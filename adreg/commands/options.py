@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -184,3 +184,20 @@ CheckpointEvery = Annotated[
     int | None, typer.Option(help="Save the state every so many steps, to resume from.", min=1)
 ]
 ClassWord = Annotated[str | None, typer.Option("--class", help="The class word, such as dog.")]
+
+
+_TRAINING = (
+    *("steps", "rank", "batch", "learning_rate", "token_learning_rate", "ema", "timestep_bias"),
+    *("seed", "cat_weight", "cat_prompts", "cat_every", "penalty", "penalty_weight", "full"),
+    *("embedding_steps", "prior_weight", "prior_images", "checkpoint_every", "flip", "crops"),
+    *("resolution", "buckets", "noise_offset", "accumulate", "gradient_checkpointing"),
+    *("precision", "sample_every", "stop_when"),
+)
+
+
+def training_settings(context: typer.Context) -> dict[str, Any]:
+    """The fields of a training spec that a command's options give."""
+    given = {name: context.params[name] for name in _TRAINING}
+    given["min_snr_gamma"] = context.params["min_snr"]
+    # Not `in`: a weight of 0 is a weight.
+    return {name: v for name, v in given.items() if v is not None and v is not False}

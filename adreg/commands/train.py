@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     subjects: Annotated[
         list[Path],
         typer.Argument(parser=options.folder, help="Folders of images, each of one thing."),
@@ -96,37 +97,7 @@ def train(
         line=line,
         identity_scorer=identity_scorer,
         tensorboard=tensorboard,
-        settings={
-            "steps": steps,
-            "rank": rank,
-            "batch": batch,
-            "learning_rate": learning_rate,
-            "token_learning_rate": token_learning_rate,
-            "ema": ema,
-            "timestep_bias": timestep_bias,
-            "seed": seed,
-            "cat_weight": cat_weight,
-            "cat_prompts": cat_prompts,
-            "cat_every": cat_every,
-            "penalty": penalty,
-            "penalty_weight": penalty_weight,
-            "full": full or None,
-            "embedding_steps": embedding_steps,
-            "prior_weight": prior_weight,
-            "prior_images": prior_images,
-            "checkpoint_every": checkpoint_every,
-            "flip": flip,
-            "crops": crops,
-            "resolution": resolution,
-            "buckets": buckets,
-            "min_snr_gamma": min_snr,
-            "noise_offset": noise_offset,
-            "accumulate": accumulate,
-            "gradient_checkpointing": gradient_checkpointing,
-            "precision": precision,
-            "sample_every": sample_every,
-            "stop_when": stop_when,
-        },
+        settings=options.training_settings(context),
     )
     wishes = wishes_of(subjects, wish_of, name=name, class_word=class_word, kind=kind, joint=joint)
     if dry_run or len(wishes) > 1:

@@ -13,6 +13,7 @@ from adreg.commands.run import INTERRUPTED, open_workspace
 
 
 def watch(
+    context: typer.Context,
     root: Annotated[
         Path,
         typer.Argument(parser=options.folder, help="The folder whose sub-folders are subjects."),
@@ -24,40 +25,70 @@ def watch(
     base: options.Base = None,
     class_word: options.ClassWord = None,
     line: options.Line = None,
+    cat_weight: options.CatWeight = None,
+    cat_prompts: options.CatPrompts = None,
+    cat_every: options.CatEvery = None,
+    penalty: options.Penalty = None,
+    penalty_weight: options.PenaltyWeight = None,
+    full: options.Full = False,
+    embedding_steps: options.EmbeddingSteps = None,
+    prior_weight: options.PriorWeight = None,
+    prior_images: options.PriorImages = None,
     steps: options.Steps = None,
     rank: options.Rank = None,
+    batch: options.Batch = None,
+    learning_rate: options.LearningRate = None,
+    token_learning_rate: options.TokenLearningRate = None,
+    ema: options.Ema = None,
     seed: options.Seed = None,
     checkpoint_every: options.CheckpointEvery = None,
+    flip: options.Flip = False,
+    crops: options.Crops = None,
+    resolution: options.Resolution = None,
+    buckets: options.Buckets = False,
+    min_snr: options.MinSnr = None,
+    noise_offset: options.NoiseOffset = None,
+    timestep_bias: options.TimestepBias = None,
+    accumulate: options.Accumulate = None,
+    gradient_checkpointing: options.GradientCheckpointing = False,
+    precision: options.Precision = None,
+    sample_every: options.SampleEvery = None,
+    stop_when: options.StopWhen = None,
     settle: Annotated[
         float | None, typer.Option(help="Seconds a folder must be still before it is used.", min=0)
     ] = None,
+    polling: Annotated[
+        bool,
+        typer.Option(
+            "--polling", help="Look every 10 s, for drives that tell of no change; else when told."
+        ),
+    ] = False,
     scorer: options.Scorer = None,
     identity_scorer: options.IdentityScorer = None,
     device: options.Device = None,
 ) -> None:
     """Watch a folder: each new subject folder that has settled is trained and scored, once."""
     from adreg.service import watching
+    from adreg.service.checking import checked
+    from adreg.service.rules import Root, Rules
 
-    ws = open_workspace(device=device, settle_seconds=settle)
-    settings = {
-        "steps": steps,
-        "rank": rank,
-        "seed": seed,
-        "checkpoint_every": checkpoint_every,
-    }
-    base_ref = base or ws.settings.base
-    rules = watching.WatchRules(
+    devices = (device,) if device else None
+    ws = open_workspace(device=device, devices=devices, settle_seconds=settle)
+    rules = Root(
+        path=root.absolute(),
+        base=base or ws.settings.base,
         method=method or ws.settings.method,
-        base=base_ref,
         class_word=class_word,
         line=line,
-        scorer=watching.rules_scorer(ws, base_ref, scorer, notice),
-        identity_scorer=watching.rules_identity_scorer(ws, identity_scorer),
-        settings=settings,
+        train=options.training_settings(context),
+        scorer=scorer,
+        identity_scorer=identity_scorer,
+        polling=polling,
     )
+    (complete,) = checked(ws, Rules((rules,)), notice).roots
     try:
         with shown_progress() as tick:
-            broken = watching.watch(ws, root, rules, once=once, say=notice, tick=tick)
+            broken = watching.watch(ws, complete, once=once, say=notice, tick=tick)
     except KeyboardInterrupt:
         notice("stopped: what was running goes on when the watcher starts again")
         raise typer.Exit(INTERRUPTED) from None

@@ -19,6 +19,7 @@ from adreg.service.demo_plan import CHECKPOINT, Demo
 from adreg.service.demo_sheets import overview, subject_sheet
 from adreg.service.report.facts import Facts
 from adreg.service.report.page import render
+from adreg.service.rules import Root
 from adreg.service.supervisor import run_now
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
@@ -69,11 +70,9 @@ def _drop(demo: Demo, subjects: Path | None) -> list[str]:
 
 
 def _watch(demo: Demo, ws: Workspace) -> None:
-    rules = watching.WatchRules(
-        method=ws.settings.method, base=POCKET, settings=demo.effort.training
-    )
+    root = Root(demo.watched, POCKET, ws.settings.method, train=demo.effort.training)
     with demo.stage("training", "watching the folder"):
-        broken = watching.watch(ws, demo.watched, rules, once=True, say=demo.say, tick=demo.tick)
+        broken = watching.watch(ws, root, once=True, say=demo.say, tick=demo.tick)
     if broken:
         raise broken[0]
 

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adreg.store.digest import signature
-
-TEMPORARY_SUFFIXES = (".part", ".tmp", ".crdownload", ".partial", ".download")
-
 
 @dataclass
 class _Seen:
@@ -45,28 +41,8 @@ class Settling:
 
     def restless(self) -> bool:
         """Whether any folder is still waiting out its quiet time."""
-        return any(not seen.reported for seen in self._seen.values())
+        return bool(self.waiting())
 
-
-def folder_marks(root: Path) -> dict[Path, str]:
-    """The signature of every subject folder right below `root`.
-
-    One that holds the temporary files of a copy under way is left out, so it starts anew when
-    they are gone; hidden folders are nobody's subject.
-    """
-    return {folder: signature(folder) for folder in _folders(root) if not _under_way(folder)}
-
-
-def under_way(root: Path) -> dict[Path, str]:
-    """The folders left out, and the temporary file each still holds."""
-    found = {folder: _under_way(folder) for folder in _folders(root)}
-    return {folder: file for folder, file in found.items() if file}
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _under_way(folder: Path) -> str | None:
-    names = sorted(file.name for file in folder.rglob("*"))
-    return next((name for name in names if name.endswith(TEMPORARY_SUFFIXES)), None)
+    def waiting(self) -> set[Path]:
+        """The folders that are."""
+        return {path for path, seen in self._seen.items() if not seen.reported}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from adreg.domain import Json, Subject, SubjectKind, slug
 from adreg.service.workspace import Workspace
-from adreg.store.digest import sha256_json, tree_digest
+from adreg.store.digest import sha256_file, sha256_json, tree_digest
 from adreg.train.notes import NOTES_FILE
 from adreg.train.subject import read_subject
 from adreg.train.subject_file import told_concept
@@ -42,6 +43,19 @@ def take_in(
         source=folder_name(folder),
         set_aside=found.set_aside,
     )
+
+
+def subject_digest(folder: Path, *, class_word: str, kind: SubjectKind) -> str:
+    """The digest that `take_in` would give the folder's subject; nothing is written.
+
+    Raises what `read_subject` raises, OSError where a file cannot be read.
+    """
+    found = read_subject(folder)
+    digests = {file: sha256_file(folder / file) for file in found.files}
+    if found.notes.said():
+        digests[NOTES_FILE] = sha256(found.notes.to_text().encode()).hexdigest()
+    # As `tree_digest` has it, of the copies.
+    return sha256_json([sha256_json([[f, digests[f]] for f in sorted(digests)]), class_word, kind])
 
 
 def subjects_of(request: Json) -> list[tuple[str, Json]]:

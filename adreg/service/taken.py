@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adreg.domain import Adapter, Job, Json
+from adreg.domain import Adapter, Job, Json, without_version
 from adreg.errors import ConflictError
 from adreg.registry import adapters, jobs, names
 from adreg.service.subjects import subjects_of
@@ -23,7 +23,7 @@ def check_free(ws: Workspace, request: Json) -> None:
             remedy=f"choose another with --name, or cancel it: adreg jobs cancel {job.id}",
         )
     for concept in TrainSpec.from_json(request["spec"]).concepts:
-        _check_trigger(ws, concept.trigger, request["base_digest"])
+        _check_trigger(ws, concept.trigger, request)
 
 
 def check_still_free(ws: Workspace, request: Json) -> None:
@@ -38,19 +38,29 @@ def check_still_free(ws: Workspace, request: Json) -> None:
         names.check_free(db, request["name"])
     for concept in TrainSpec.from_json(request["spec"]).concepts:
         taken = adapters.with_trigger(db, store, concept.trigger, request["base_digest"])
-        if taken is not None and taken.state == "present":
+        if taken is not None and taken.state == "present" and not _earlier(taken.name, request):
             raise _trigger_taken(concept.trigger, taken)
 
 
-def _check_trigger(ws: Workspace, trigger: str, base_digest: str) -> None:
+def _check_trigger(ws: Workspace, trigger: str, request: Json) -> None:
+    base_digest = request["base_digest"]
     taken = adapters.with_trigger(ws.registry.db, ws.registry.store, trigger, base_digest)
-    if taken is not None:
+    if taken is not None and not _earlier(taken.name, request):
         raise _trigger_taken(trigger, taken)
-    if (job := jobs.wants_trigger(ws.registry.db, trigger, base_digest)) is not None:
+    job = jobs.wants_trigger(ws.registry.db, trigger, base_digest)
+    if job is not None and not _earlier(job.request["name"], request):
         raise ConflictError(
             f"job {job.id} ({job.state}) will give the trigger {trigger} to its adapter",
             remedy=f"wait for it, or cancel it: adreg jobs cancel {job.id}",
         )
+
+
+def _earlier(name: str | None, request: Json) -> bool:
+    """Whether an adapter of that name is another version of the one that is to be trained: it has
+    the same trigger. On a line, which has the earlier one's token still, there is no such thing."""
+    if name is None or request["line"]:
+        return False
+    return without_version(name).casefold() == without_version(request["name"]).casefold()
 
 
 def _trigger_taken(trigger: str, by: Adapter) -> ConflictError:

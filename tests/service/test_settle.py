@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adreg.service.settle import Settling, folder_marks, under_way
+from adreg.service.settle import Settling
 
 A, B = Path("a"), Path("b")
 
@@ -48,26 +48,3 @@ def test_nothing_settles_before_its_time(steps: list[tuple[float, str]]) -> None
             others = [n for n, (_, seen) in enumerate(history) if seen != mark]
             since, _ = history[max(others, default=-1) + 1]
             assert now - since >= 5.0
-
-
-def test_marks_change_with_content_and_leave_out_what_is_under_way(tmp_path: Path) -> None:
-    for name in ("rex", ".hidden", "busy"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").write_bytes(b"1")
-    (tmp_path / "busy" / "2.png.part").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("no folder")
-    first = folder_marks(tmp_path)
-    assert list(first) == [tmp_path / "rex"]
-    (tmp_path / "rex" / "2.png").write_bytes(b"2")
-    (tmp_path / "busy" / "2.png.part").rename(tmp_path / "busy" / "2.png")
-    second = folder_marks(tmp_path)
-    assert second[tmp_path / "rex"] != first[tmp_path / "rex"]
-    assert tmp_path / "busy" in second
-
-
-def test_what_a_copy_under_way_still_holds_is_named(tmp_path: Path) -> None:
-    for name in ("busy", "rex"):
-        (tmp_path / name / "deep").mkdir(parents=True)
-    (tmp_path / "busy" / "deep" / "1.png.crdownload").write_bytes(b"")
-    assert under_way(tmp_path) == {tmp_path / "busy": "1.png.crdownload"}
-    assert list(folder_marks(tmp_path)) == [tmp_path / "rex"]

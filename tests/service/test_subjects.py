@@ -8,15 +8,27 @@ import pytest
 
 from adreg.domain import Subject
 from adreg.errors import UsageError
-from adreg.service.subjects import class_word_of, kind_of, name_of, take_in
-from adreg.service.watching import WatchRules, request_folder
+from adreg.service.rules import Root
+from adreg.service.subjects import class_word_of, kind_of, name_of, subject_digest, take_in
 from adreg.train.notes import NOTES_FILE, read_notes
 from tests import tiny
+from tests.service.carried_out import carry_out
 from tests.service.processes import Home
 
 
 def take(home: Home, folder: Path) -> Subject:
     return take_in(home.open(), folder, name="rex", class_word="dog", kind="object")
+
+
+def test_what_a_folder_will_be_known_by_is_told_without_copying_it(
+    home: Home, tmp_path: Path
+) -> None:
+    folder = tiny.photos(tmp_path / "rex", 2, 32)
+    (folder / "00.txt").write_text("rex on grass")
+    (folder / "broken.png").write_bytes(b"no image")
+    told = subject_digest(folder, class_word="dog", kind="object")
+    assert told == take(home, folder).digest
+    assert told != subject_digest(folder, class_word="cat", kind="object")
 
 
 def plain_digest(folder: Path) -> str:
@@ -101,9 +113,8 @@ def test_two_subjects_in_one_folder_are_refused(tmp_path: Path) -> None:
 def test_a_kohya_folder_that_is_dropped_is_called_by_its_trigger(
     home: Home, tmp_path: Path
 ) -> None:
-    folder = tiny.photos(tmp_path / "10_sks dog", 2, 32)
-    rules = WatchRules("lora", str(home.base))
-    for name in ("sks", "sks-2"):
-        job = request_folder(home.open(), folder, rules)
+    folder = tiny.photos(tmp_path / "subjects" / "10_sks dog", 2, 32)
+    for name in ("sks", "sks@2"):
+        *_, job = carry_out(home.open(), Root(tmp_path / "subjects", str(home.base), "lora"))
         assert (job.request["name"], job.request["spec"]["class_word"]) == (name, "dog")
         (folder / "00.txt").write_text("sks dog on grass")

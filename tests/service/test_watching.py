@@ -11,10 +11,12 @@ import pytest
 from adreg.domain import Job
 from adreg.errors import UsageError
 from adreg.registry import scores
+from adreg.service.rules import Root, Rules
 from adreg.service.subjects import class_word_of, kind_of
 from adreg.service.supervisor import run_next
-from adreg.service.watching import Watcher, WatchRules, request_folder
+from adreg.service.watcher import Watcher
 from tests.score.models import dinov2_folder
+from tests.service.carried_out import carry_out
 from tests.service.processes import Home, until
 from tests.tiny import photos
 
@@ -118,7 +120,7 @@ def test_odd_folders_are_named_and_the_good_ones_are_trained(home: Home, root: P
     assert home.run("watch", root, "--once", *FEW) == 5
     assert [job.request["source"] for job in home.jobs()] == ["Rex", "rex", "rex"]
     later = home.jobs()[2]
-    assert (later.state, later.request["name"]) == ("done", "rex-3")
+    assert (later.state, later.request["name"]) == ("done", "rex-2@2")
     assert later.request["images"] == ["00.png", "01.png", "later.png"]
     assert first in home.adapters()
     assert first.path.read_bytes() == kept
@@ -225,11 +227,12 @@ def test_two_watchers_on_one_root_share_the_work(home: Home, root: Path) -> None
 
 def test_a_folder_whose_job_was_cancelled_stays_so_and_says_so(home: Home, root: Path) -> None:
     ws = home.open()
-    rules = WatchRules(method="lora", base=str(home.base), settings={"steps": 4})
-    job = request_folder(ws, _subject(root, "rex"), rules)
+    _subject(root, "rex")
+    rules = Root(root, str(home.base), "lora", train={"steps": 4})
+    (job,) = carry_out(ws, rules)
     assert home.run("jobs", "cancel", str(job.id)) == 0
     said: list[str] = []
-    watcher = Watcher(ws, root, rules, said.append)
+    watcher = Watcher(ws, Rules((rules,)), said.append)
     until(lambda: watcher.look() is None and not watcher.restless(), "the folder to settle")
     assert said == ["rex: job 1 cancelled; again: adreg jobs retry 1"]
     assert run_next(ws) is None
@@ -251,12 +254,12 @@ def test_a_folders_name_tells_its_class(tmp_path: Path, folder: str, word: str) 
 
 
 def test_subject_toml_says_that_a_style_is_to_be_learnt(home: Home, root: Path) -> None:
-    ink, rules = _subject(root, "ink"), WatchRules("lora", str(home.base))
+    ink, rules = _subject(root, "ink"), Root(root, str(home.base), "lora")
     (ink / "subject.toml").write_text('class = "picture"\nkind = "style"\n')
-    job = request_folder(home.open(), ink, rules)
+    (job,) = carry_out(home.open(), rules)
     assert (job.request["spec"]["kind"], job.request["spec"]["class_word"]) == ("style", "picture")
     assert kind_of(_subject(root, "rex", 1)) == "object"
     (ink / "subject.toml").write_text('class = "picture"\nkind = "mood"\n')
     with pytest.raises(UsageError, match="subject.toml: kind") as refused:
-        request_folder(home.open(), ink, rules)
+        carry_out(home.open(), rules)
     assert "style" in str(refused.value.remedy)
