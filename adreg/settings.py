@@ -18,7 +18,9 @@ import platformdirs
 from adreg.errors import UsageError
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+# Tables that the daemon reads (service/rules_file.py), beside the settings.
+RULES = ("roots", "merge_sets")
+_DEVICE = re.compile(r"auto|mps|(cpu|cuda)(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ class Settings:
     scorer: str = ""
     identity_scorer: str = ""
     device: str = "auto"
+    devices: tuple[str, ...] = ()
     method: str = "cat"
     settle_seconds: float = 3.0
     lease_seconds: float = 30.0
+    hang_seconds: float = 3600.0
+    memory_share: float = 0.9
 
     @property
     def database(self) -> Path:
@@ -51,6 +56,10 @@ class Settings:
     def locks(self) -> Path:
         return self.home / "locks"
 
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
 
 def load_settings(
     environ: Mapping[str, str] = os.environ, cwd: Path | None = None, **flags: Any
@@ -59,11 +68,12 @@ def load_settings(
 
     Raises UsageError naming file and key where a value cannot be meant.
     """
-    home = environ.get("ADREG_HOME") or platformdirs.user_data_path("adreg")
-    settings = Settings(home=Path(home).expanduser().absolute())
-    file = _settings_file(cwd or Path.cwd(), settings.home)
+    settings = Settings(home=home_folder(environ))
+    file = settings_file(cwd or Path.cwd(), settings.home)
     if file is not None:
-        settings = _apply(settings, read_toml(file), str(file))
+        content = read_toml(file)
+        told = {name: value for name, value in content.items() if name not in RULES}
+        settings = _apply(settings, told, str(file))
     from_environ = {
         field.name: environ[f"ADREG_{field.name.upper()}"]
         for field in fields(Settings)
@@ -73,7 +83,14 @@ def load_settings(
     return _apply(settings, {k: v for k, v in flags.items() if v is not None}, "the command line")
 
 
-def _settings_file(cwd: Path, home: Path) -> Path | None:
+def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """ADREG_HOME, else the user's data folder."""
+    home = environ.get("ADREG_HOME") or platformdirs.user_data_path("adreg")
+    return Path(home).expanduser().absolute()
+
+
+def settings_file(cwd: Path, home: Path) -> Path | None:
+    """The adreg.toml that counts, where there is one."""
     return next((f for f in (cwd / "adreg.toml", home / "adreg.toml") if f.is_file()), None)
 
 
@@ -93,13 +110,16 @@ def _apply(settings: Settings, values: Mapping[str, Any], origin: str) -> Settin
     for key, value in values.items():
         if key not in known:
             raise UsageError(
-                f"{origin}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}"
+                f"{origin}: unknown key {key!r}",
+                remedy=f"known keys: {', '.join([*sorted(known), *RULES])}",
             )
         settings = replace(settings, **{key: _convert(origin, key, value, str(known[key]))})
     return settings
 
 
 def _convert(origin: str, key: str, value: Any, wanted: str) -> Any:
+    if key == "devices":
+        return _devices(origin, value)
     if wanted != "float":
         if not isinstance(value, str):
             raise UsageError(f"{origin}: {key} must be text, not {in_toml(value)}")
@@ -111,8 +131,26 @@ def _convert(origin: str, key: str, value: Any, wanted: str) -> Any:
     except (TypeError, ValueError):
         raise UsageError(f"{origin}: {key} must be a number, not {in_toml(value)}") from None
     if not 0 <= number < float("inf"):
-        raise UsageError(f"{origin}: {key} must be a number of seconds, not {in_toml(value)}")
+        what = "a number of seconds" if key.endswith("_seconds") else "a number from 0"
+        raise UsageError(f"{origin}: {key} must be {what}, not {in_toml(value)}")
     return number
+
+
+def _devices(origin: str, value: Any) -> tuple[str, ...]:
+    """Of a list, or of texts with commas, as the environment has them."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UsageError(
+            f"{origin}: devices must be a list of texts, not {in_toml(value)}",
+            remedy='such as devices = ["cuda:0", "cuda:1"]',
+        )
+    names = [name.strip() for name in names]
+    for name in names:
+        if not _DEVICE.fullmatch(name) or (name == "auto" and len(names) > 1):
+            raise UsageError(f"{origin}: no device {name!r} in devices", remedy=f"use {DEVICES}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"{origin}: devices names one twice", remedy="name each once")
+    return tuple(names)
 
 
 def in_toml(value: Any) -> str:

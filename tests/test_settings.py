@@ -38,6 +38,12 @@ def test_the_working_directory_goes_before_home(tmp_path: Path) -> None:
         ('device = "gpu"', "no device 'gpu'"),
         ('lease_seconds = "soon"', "lease_seconds must be a number"),
         ("settle_seconds = -1", "settle_seconds must be a number of seconds"),
+        ("memory_share = -1", "memory_share must be a number from 0"),
+        ("devices = 3", "devices must be a list of texts, not 3"),
+        ("devices = [0, 1]", "devices must be a list of texts"),
+        ('devices = ["cuda:0", "gpu"]', "no device 'gpu' in devices"),
+        ('devices = ["auto", "cpu"]', "no device 'auto' in devices"),
+        ('devices = ["cpu:1", "cpu:1"]', "devices names one twice"),
         ("home = '/x'", "unknown key 'home'"),
         ("= 3", "not valid TOML"),
     ],
@@ -58,3 +64,12 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_numbers_may_come_from_the_environment(tmp_path: Path) -> None:
     environ = {"ADREG_HOME": str(tmp_path), "ADREG_SETTLE_SECONDS": "0.5"}
     assert load_settings(environ, tmp_path).settle_seconds == 0.5
+
+
+def test_devices_are_a_list_or_have_commas_between(tmp_path: Path) -> None:
+    (tmp_path / "adreg.toml").write_text('devices = ["cuda:0", "cuda:1"]')
+    environ = {"ADREG_HOME": str(tmp_path)}
+    assert load_settings(environ, tmp_path).devices == ("cuda:0", "cuda:1")
+    environ["ADREG_DEVICES"] = "cpu:0, cpu:1"
+    assert load_settings(environ, tmp_path).devices == ("cpu:0", "cpu:1")
+    assert load_settings(environ, tmp_path, devices=["mps"]).devices == ("mps",)

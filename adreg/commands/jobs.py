@@ -43,7 +43,7 @@ def list_(
         [
             v["id"],
             v["kind"],
-            v["state"],
+            "running (worker killed)" if v["lost"] else v["state"],
             v["attempt"],
             v["updated"],
             (v["error"] or {}).get("message"),

@@ -62,9 +62,18 @@ def job_view(job: Job) -> Json:
         "error": job.error,
         "result": job.result,
         "worker": job.worker,
+        "lost": _lost(job),
         "created": job.created,
         "updated": job.updated,
     }
+
+
+def _lost(job: Job) -> bool:
+    if job.state != "running":
+        return False
+    from adreg.service.status import lost  # here, since most listings need it not
+
+    return lost(job)
 
 
 def score_view(score: Score) -> Json:

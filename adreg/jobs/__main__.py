@@ -28,7 +28,7 @@ from adreg.store.staging import read_json, write_json_atomic
 
 # Every other kind keeps nothing at its end, or what it keeps at any time: SIGTERM ends it.
 _SAVES_STATE = ("train",)
-_NEEDS_NO_DEVICE = ("publish", "convert", "export")
+_NEEDS_NO_DEVICE = ("publish", "pull", "convert", "export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -72,9 +72,11 @@ def _run(job: Json, staging: Path) -> Json:
     except OSError as error:
         traceback.print_exc()
         place = f"{error.filename}: " if error.filename else ""
+        full = error.errno in _FULL
         told = ExternalError(
             f"{place}{error.strerror or error}",
-            remedy="free some disk space" if error.errno in _FULL else None,
+            remedy="free some disk space" if full else None,
+            retryable=full,
         )
         return {"error": told.to_json()}
     except Exception as error:
@@ -95,7 +97,9 @@ def _dispatch(job: Json, staging: Path) -> Json:
     from adreg.bases.load import pick_device
 
     device = str(pick_device(job["device"]))
-    with hold_device(device, Path(job["locks"]), wait=job["wait"], progress=progress):
+    # "cpu:1" is a place beside "cpu:0" for a job of its own; to torch there is one CPU.
+    place = job["device"] if device == "cpu" and job["device"] != "auto" else device
+    with hold_device(place, Path(job["locks"]), wait=job["wait"], progress=progress):
         if job["kind"] in _SAVES_STATE:
             stop.listen()
         return run({**job["inputs"], "device": device}, staging, progress)

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 from adreg.domain import Progress
 from adreg.errors import ConflictError
 
+WAITING = "waiting for the device"
+
 
 @contextmanager
 def hold_device(device: str, locks: Path, *, wait: bool, progress: Progress) -> Iterator[None]:
@@ -19,8 +21,8 @@ def hold_device(device: str, locks: Path, *, wait: bool, progress: Progress) -> 
     Raises ConflictError where the device is busy and `wait` is off.
     """
     locks.mkdir(parents=True, exist_ok=True)
-    # "cuda" is the first GPU, and must be the same lock as "cuda:0".
-    name = "cuda:0" if device == "cuda" else device
+    # "cuda" is the first GPU, and must be the same lock as "cuda:0"; so are "cpu" and "cpu:0".
+    name = {"cuda": "cuda:0", "cpu:0": "cpu"}.get(device, device)
     lock = FileLock(locks / f"device-{name.replace(':', '-')}.lock")
     try:
         lock.acquire(timeout=0)
@@ -30,7 +32,7 @@ def hold_device(device: str, locks: Path, *, wait: bool, progress: Progress) -> 
                 f"device {device} is busy with another job",
                 remedy="wait for it (leave out --no-wait), or see: adreg jobs list",
             ) from None
-        progress("waiting for the device", 0, 1)
+        progress(WAITING, 0, 1)
         lock.acquire()
     try:
         yield

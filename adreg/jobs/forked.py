@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from adreg.jobs.protocol import FORKED_FILE
+from adreg.jobs.started import started
 from adreg.store.staging import write_json_atomic
 
 
@@ -25,7 +26,7 @@ def run(staging: Path, attempt: int, log: Path) -> None:
     os.setsid()  # Ctrl-C in the terminal reaches the supervisor alone
     _redirect(log)
     me = psutil.Process()
-    told = {"pid": me.pid, "started": me.create_time(), "attempt": attempt}
+    told = {"pid": me.pid, "started": started(me), "attempt": attempt}
     write_json_atomic(staging / FORKED_FILE, told)
     sys.exit(importlib.import_module("adreg.jobs.__main__").main(staging, attempt))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -14,6 +15,8 @@ from adreg.errors import ArtifactError, ExternalError
 from adreg.registry.migrations import migrations
 
 BUSY_MILLISECONDS = 15_000
+
+_patient = ContextVar("patient", default=False)
 
 
 def open_database(path: Path) -> Database:
@@ -24,6 +27,8 @@ def open_database(path: Path) -> Database:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _close_to_others(path.parent)
         db = Database(path, execute_plugins=False, recursive_triggers=False)
         _set_up(db, path)
     except sqlite3.DatabaseError as error:
@@ -33,6 +38,12 @@ def open_database(path: Path) -> Database:
             f"{path}: {error.strerror}", remedy="set ADREG_HOME elsewhere"
         ) from error
     return db
+
+
+def _close_to_others(home: Path) -> None:
+    """Photos will lie there. Only when it is first used: who opens it later means to."""
+    with suppress(PermissionError):  # a folder of somebody else's, who let us write
+        home.chmod(0o700)
 
 
 def _set_up(db: Database, path: Path) -> None:
@@ -66,10 +77,47 @@ def immediate(db: Database) -> Iterator[None]:
     if db.conn.in_transaction:
         yield
         return
-    db.conn.execute("begin immediate")
+    _begin(db)
     try:
         yield
     except BaseException:
         db.conn.rollback()
         raise
     db.conn.commit()
+
+
+@contextmanager
+def patient(however_long: bool = True) -> Iterator[None]:
+    """Within it, `immediate` waits for its turn however long another process takes; or not."""
+    before = _patient.set(however_long)
+    try:
+        yield
+    finally:
+        _patient.reset(before)
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Whether another process keeps the database, which passes."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _begin(db: Database) -> None:
+    # SQLite waits for BUSY_MILLISECONDS at a time, deaf to signals; between two waits Ctrl-C is
+    # heard.
+    while True:
+        try:
+            db.conn.execute("begin immediate")
+            return
+        except sqlite3.OperationalError as error:
+            if not (_patient.get() and is_locked(error)):
+                raise
+
+
+@contextmanager
+def rehearsed(db: Database) -> Iterator[None]:
+    """A write transaction of which nothing stays: what would happen, found out by doing it."""
+    db.conn.execute("begin immediate")
+    try:
+        yield
+    finally:
+        db.conn.rollback()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from typing import get_args
 
 from sqlite_utils import Database
 
@@ -20,7 +21,8 @@ _CLAIM = """
 update jobs set state='running', attempt=attempt+1, worker=:worker, lease_until=:until,
                 error=null, updated=:stamp
  where id=(select id from jobs j
-            where (:id is null or id=:id) and not_before<=:now and failures<max_failures
+            where (:id is null or id=:id) and failures<max_failures
+              and (not_before<=:now or updated>:stamp)
               and (state='queued' or (state='running' and lease_until<:now))
               and (lock is null or not exists (
                    select 1 from jobs r where r.lock=j.lock and r.id<>j.id
@@ -60,7 +62,11 @@ def enqueue(
 
 
 def claim(db: Database, worker: str, lease_seconds: float, job_id: int | None = None) -> Job | None:
-    """Leases the next job that may run (or the one named) to `worker`; None where there is none."""
+    """Leases the next job that may run (or the one named) to `worker`; None where there is none.
+
+    A job that was put off by a clock that has been set back since (it was written in the future)
+    is not waited for.
+    """
     clock = time.time()
     with immediate(db):
         row = db.conn.execute(
@@ -107,6 +113,16 @@ def requeue(db: Database, job: Job, error: Json, delay: float) -> bool:
         job,
         "state=case when failures+1<max_failures then 'queued' else 'failed' end,"
         " failures=failures+1, not_before=?, error=?",
+        [time.time() + delay, dump(error)],
+    )
+
+
+def put_off(db: Database, job: Job, error: Json, delay: float) -> bool:
+    """Queued again after `delay` seconds; not the job's own failure, so not of its budget."""
+    return _fenced(
+        db,
+        job,
+        "state='queued', lease_until=0, not_before=?, error=?",
         [time.time() + delay, dump(error)],
     )
 
@@ -219,6 +235,28 @@ def listing(db: Database, state: str | None = None, limit: int = -1) -> list[Job
         {"state": state, "limit": limit},
     )
     return [_job(row) for row in rows]
+
+
+def queue(db: Database, limit: int) -> list[Job]:
+    """Queued jobs, the next first."""
+    rows = db.conn.execute(
+        "select * from jobs where state='queued' order by priority desc, id limit ?", [limit]
+    )
+    return [_job(row) for row in rows]
+
+
+def latest(db: Database, state: JobState, limit: int) -> list[Job]:
+    """Jobs in a state, the last that changed first."""
+    rows = db.conn.execute(
+        "select * from jobs where state=? order by updated desc, id desc limit ?", [state, limit]
+    )
+    return [_job(row) for row in rows]
+
+
+def counts(db: Database) -> dict[str, int]:
+    """How many jobs are in each state; states of none are 0."""
+    found = db.conn.execute("select state, count(*) from jobs group by state")
+    return {**dict.fromkeys(get_args(JobState), 0), **{row[0]: row[1] for row in found}}
 
 
 def _fenced(db: Database, job: Job, assignments: str, values: list[object]) -> bool:

@@ -26,8 +26,10 @@ from adreg.store.staging import (
     write_json_atomic,
 )
 
-_SECONDS_TO_END = 30.0
+SECONDS_TO_END = 30.0
+_LONGEST_LINE = 4096
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_ON_THE_HUB = ("publish", "pull")
 
 
 @dataclass
@@ -75,22 +77,34 @@ class OwnChild(Child):
         result: Json = read_json(file)
         return result if result.get("attempt") == self.job.attempt else None
 
-    def end(self) -> None:
-        """Asks the child to stop, so that it saves its state; kills it where it does not.
+    def end(self, seconds: float = SECONDS_TO_END) -> None:
+        """Asks the child to stop, so that it saves its state; kills it where it does not in time.
 
         Interrupted (a second Ctrl-C), it kills at once.
         """
         self.process.terminate()
         try:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_SECONDS_TO_END)
+                self.process.wait(seconds)
         finally:
             self.process.kill()
             self.process.wait()
 
 
+def last_progress(staging: Path) -> Json | None:
+    """The last line of progress that a child has told; None before the first."""
+    try:
+        with (staging / PROGRESS_FILE).open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _LONGEST_LINE, 0))
+            lines = file.read().split(b"\n")[:-1]  # what follows the last newline is half a line
+        line: Json = json.loads(lines[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return line
+
+
 def log_file(settings: Settings, job_id: int) -> Path:
-    return settings.home / "logs" / f"job-{job_id}.log"
+    return settings.logs / f"job-{job_id}.log"
 
 
 def open_log(settings: Settings, job_id: int) -> IO[bytes]:
@@ -105,7 +119,7 @@ def staging_folder(settings: Settings, job_id: int) -> Path:
     return settings.staging / str(job_id)
 
 
-def start_child(settings: Settings, job: Job, inputs: Json, *, wait: bool) -> OwnChild:
+def start_child(settings: Settings, job: Job, inputs: Json, *, device: str, wait: bool) -> OwnChild:
     """Starts the child of a claimed job in its staging folder, an orphan of it ended first.
 
     Raises ExternalError where the disk refuses.
@@ -120,7 +134,7 @@ def start_child(settings: Settings, job: Job, inputs: Json, *, wait: bool) -> Ow
             "id": job.id,
             "kind": job.kind,
             "attempt": job.attempt,
-            "device": settings.device,
+            "device": device,
             "locks": str(settings.locks),
             "wait": wait,
             "inputs": inputs,
@@ -151,9 +165,9 @@ _OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """The child's environment: OpenMP threads at rest; Hub and token for publishing only."""
+    """The child's environment: OpenMP threads at rest; Hub and token for publishing and pulling."""
     environment = {**os.environ, **_OPENMP, "PYTHONUNBUFFERED": "1"}
-    if job.kind != "publish":
+    if job.kind not in _ON_THE_HUB:
         for name in _TOKENS:
             environment.pop(name, None)
         environment["HF_HUB_OFFLINE"] = "1"

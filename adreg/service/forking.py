@@ -69,6 +69,12 @@ def worth_forking(kind: str) -> bool:
     return _started > 1 and _context is not None and kind in _KINDS and not _CUDA.exists()
 
 
+def expect_many() -> None:
+    """Of a process that will run for long: its first job is worth a server already."""
+    global _started
+    _started = max(_started, 1)
+
+
 def fork_child(staging: Path, attempt: int, log: Path, environment: Mapping[str, str]) -> Forked:
     """The child of `staging`, at work; `environment` is what the server is started in."""
     assert _context is not None

@@ -11,24 +11,25 @@ import psutil
 
 from adreg.errors import AdregError
 from adreg.jobs.protocol import FORKED_FILE
+from adreg.jobs.started import started
 from adreg.store.staging import read_json
 
 CHILD_MODULE = "adreg.jobs"
 _SECONDS_TO_END = 10.0
-# Start times move a little when the machine's clock is set.
+# The machine's start is told in whole seconds, and may be rounded otherwise the next time.
 _SAME_START = 2.0
 
 
 def me() -> str:
     """This process as the job table names it. A pid alone may be another process by now."""
     process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+    return f"{socket.gethostname()} {process.pid} {started(process):.2f}"
 
 
 def known_dead(worker: str) -> bool:
     """Whether that worker was of this machine and is gone; False where it cannot be told."""
-    host, pid, started = worker.rsplit(" ", 2)
-    return host == socket.gethostname() and not _alive(int(pid), float(started))
+    host, pid, began = worker.rsplit(" ", 2)
+    return host == socket.gethostname() and not alive(int(pid), float(began))
 
 
 def child_arguments(staging: Path, attempt: int) -> list[str]:
@@ -63,7 +64,7 @@ def forked_child(staging: Path) -> list[tuple[psutil.Process, int]]:
     """
     try:
         told = read_json(staging / FORKED_FILE)
-        if _alive(told["pid"], told["started"]):
+        if alive(told["pid"], told["started"]):
             return [(psutil.Process(told["pid"]), told["attempt"])]
     except (AdregError, psutil.Error):
         pass
@@ -81,10 +82,11 @@ def _attempt_of(process: psutil.Process, staging: Path) -> float:
     return int(attempt)
 
 
-def _alive(pid: int, started: float) -> bool:
+def alive(pid: int, began: float) -> bool:
+    """Whether the process of that pid and start (adreg.jobs.started) still runs."""
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < _SAME_START
+        same = abs(started(process) - began) < _SAME_START
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

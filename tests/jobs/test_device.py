@@ -14,7 +14,7 @@ def _hold(device: str, locks: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(("held", "wanted"), [("cpu", "cpu"), ("cuda", "cuda:0")])
+@pytest.mark.parametrize(("held", "wanted"), [("cpu", "cpu"), ("cpu", "cpu:0"), ("cuda", "cuda:0")])
 def test_one_device_is_held_once_under_all_its_names(
     tmp_path: Path, held: str, wanted: str
 ) -> None:
@@ -30,3 +30,5 @@ def test_two_devices_are_two_locks(tmp_path: Path) -> None:
     with hold_device("cuda:0", tmp_path, wait=True, progress=silent):
         _hold("cuda:1", tmp_path)
         _hold("cpu", tmp_path)
+    with hold_device("cpu:0", tmp_path, wait=True, progress=silent):
+        _hold("cpu:1", tmp_path)

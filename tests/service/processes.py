@@ -15,6 +15,7 @@ import psutil
 
 from adreg.domain import Adapter, Job
 from adreg.registry import adapters, jobs
+from adreg.service import daemon
 from adreg.service.workers import forked_child
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
@@ -110,7 +111,15 @@ class Home:
     def until_saved(self, step: int, job_id: int = 1) -> None:
         until(lambda: self.saved_steps(job_id) >= step, f"step {step} of job {job_id}")
 
+    def daemon(self) -> psutil.Process | None:
+        """The daemon of this home, if one is up."""
+        found = daemon.find(self.settings)
+        return psutil.Process(found["pid"]) if found else None
+
     def end_all(self) -> None:
+        if running := self.daemon():
+            running.kill()
+            psutil.wait_procs([running])
         for process in self.started:
             process.kill()
             process.wait()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,10 +17,11 @@ from adreg.domain import Job
 from adreg.errors import ArtifactError, ConflictError, ExternalError
 from adreg.registry import adapters, jobs
 from adreg.service.child import Child, OwnChild, log_file
+from adreg.service.rules import Root
 from adreg.service.stopping import stoppable
 from adreg.service.supervisor import run_next, run_now
 from adreg.service.training import TrainingWish, request_training
-from adreg.service.watching import WatchRules, watch
+from adreg.service.watching import watch
 from adreg.service.workspace import Workspace
 from tests.service.processes import Home, until
 from tests.tiny import photos
@@ -115,21 +115,6 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_half_written_is_seen(
     assert not list((home.settings.staging / "1").rglob("*.tmp"))
     # There is space again: the same job goes on and ends well.
     assert run_now(ws, after)["steps"] == 4
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "small-disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_full_disk_under_the_registry_is_told_and_the_registry_goes_on(
@@ -264,9 +249,9 @@ def test_an_error_of_our_own_parks_the_job_instead_of_stopping_the_watcher_again
     ws = home.open()
     broken = jobs.enqueue(ws.registry.db, "train", "made by a newer adreg", {"what": "is this"})
     (tmp_path / "empty").mkdir()
-    rules = WatchRules(method="lora", base=str(home.base))
+    root = Root(tmp_path / "empty", str(home.base), "lora")
     said: list[str] = []
-    errors = watch(ws, tmp_path / "empty", rules, once=True, say=said.append)
+    errors = watch(ws, root, once=True, say=said.append)
     assert len(errors) == 1
     ended = jobs.get(ws.registry.db, broken.id)
     assert ended.error is not None
