@@ -22,12 +22,14 @@ from adreg.service import (
     measuring,
     merging,
     publishing,
+    pulling,
     sampling,
     scoring,
     scoring_checkpoints,
     training,
 )
 from adreg.service.workspace import Workspace
+from adreg.store.guard import publishing as publishing_into
 
 
 def _scored(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
@@ -56,6 +58,7 @@ _RESOLVE: dict[str, Callable[[Workspace, Json], Json]] = {
     "merge": _merge_inputs,
     "interference": interference.resolve,
     "publish": publishing.resolve,
+    "pull": pulling.resolve,
     "convert": bases.resolve,
     "export": exporting.resolve,
 }
@@ -72,6 +75,7 @@ _RECORD: dict[str, Callable[[Workspace, Job, Path, Json], None]] = {
     "merge": _merged,
     "interference": interference.record,
     "publish": publishing.record,
+    "pull": pulling.record,
     "convert": bases.record,
     "export": exporting.record,
 }
@@ -84,4 +88,5 @@ def resolve(ws: Workspace, job: Job) -> Json:
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     """Takes over what the child left in `staging`. Raises AdregError where it is not sound."""
-    _RECORD[job.kind](ws, job, staging, outputs)
+    with publishing_into(ws.registry.store.root):
+        _RECORD[job.kind](ws, job, staging, outputs)

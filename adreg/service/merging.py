@@ -19,7 +19,10 @@ from adreg.service.generating import base_ref_of, parse_weighted
 from adreg.service.pictures import take_in
 from adreg.service.workspace import Workspace
 from adreg.store.digest import tree_digest
+from adreg.store.guard import taking_out
 from adreg.store.staging import publish_dir
+
+_LIVE: tuple[JobState, ...] = ("queued", "running")
 
 
 def make_recipe(
@@ -179,11 +182,14 @@ def drop_unnamed(ws: Workspace, digest: str) -> None:
 
     The same recipe makes it again. Its row goes first: none may point at a folder that is gone.
     """
-    live = [job for job in jobs.listing(ws.registry.db) if job.state in ("queued", "running")]
-    if any(digest in job.request.values() for job in live):
-        return
-    if checkpoints.remove_unnamed(ws.registry.db, digest):
-        ws.registry.store.drop_checkpoint(digest)
+    # Alone with the store: the same merge may be about to write its row again.
+    with taking_out(ws.registry.store.root) as trash:
+        with immediate(ws.registry.db):
+            live = [job for job in jobs.listing(ws.registry.db) if job.state in _LIVE]
+            wanted = any(digest in job.request.values() for job in live)
+            dropped = not wanted and checkpoints.remove_unnamed(ws.registry.db, digest)
+        if dropped:
+            trash.take(ws.registry.store.checkpoint_path(digest))
 
 
 def _files(ws: Workspace, recipe: MergeRecipe) -> list[tuple[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -19,7 +20,6 @@ from adreg.domain import (
     Job,
     JobState,
     Json,
-    Subject,
     SubjectKind,
     check_name,
     is_plain,
@@ -35,6 +35,7 @@ from adreg.service.subjects import subjects_of, take_in
 from adreg.service.taken import check_free, check_still_free
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
+from adreg.store.guard import publishing
 from adreg.train.buckets import frame_sizes, grid_of
 from adreg.train.spec import TrainSpec, make_spec
 from adreg.train.stopping import IDENTITY, read_bound
@@ -55,7 +56,8 @@ class TrainingWish:
     """What a user asks for; `settings` are the fields of the spec that were given.
 
     `also` are further subjects that the same adapter learns; the first one's trigger is then made
-    from `called`, and `name` is the adapter's alone. `tensorboard` is where its logs go.
+    from `called`, and `name` is the adapter's alone; so it is for a version of an adapter.
+    `tensorboard` is where its logs go, `tags` are the adapter's.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class TrainingWish:
     also: tuple[SubjectWish, ...] = ()
     called: str | None = None
     tensorboard: Path | None = None
+    tags: tuple[str, ...] = ()
     revive: tuple[JobState, ...] = jobs.ENDED_BADLY
 
 
@@ -83,12 +86,20 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
     base = ws.base(wish.base)
     spec = spec_of(wish, base)
     judge = check_with_registry(ws, wish, spec, base)
+    with publishing(ws.registry.store.root):
+        return _queue(ws, wish, spec, base, judge)
+
+
+def _queue(
+    ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base, judge: Json | None
+) -> Job:
     first = SubjectWish(wish.folder, wish.class_word, wish.called or wish.name, wish.kind)
     subject, *others = (
         take_in(ws, one.folder, name=one.name, class_word=one.class_word, kind=one.kind)
         for one in (first, *wish.also)
     )
-    key = _key([subject, *others], spec, base, wish, judge)
+    digests = [one.digest for one in (subject, *others)]
+    key = train_key(digests, spec, base, wish.line, judge)
     request = {
         "subject": subject.digest,
         "images": list(subject.images),
@@ -102,6 +113,8 @@ def request_training(ws: Workspace, wish: TrainingWish) -> Job:
         "identity_scorer": wish.identity_scorer,
         "set_aside": dict(subject.set_aside),
         "source": subject.source,
+        "folder": _plain_path(wish.folder),
+        "tags": list(wish.tags),
         "also": [
             {
                 "subject": other.digest,
@@ -144,10 +157,12 @@ def check_kind(kind: str) -> SubjectKind:
 def resolve(ws: Workspace, request: Json) -> Json:
     """The child's inputs; the line's head becomes the parent now, when the job is claimed.
 
-    Raises ConflictError where another adapter has come to the name or the trigger meanwhile.
+    Raises ConflictError where another adapter has come to the name or the trigger meanwhile,
+    ArtifactError where the photos were purged.
     """
     base = ws.base_of(request["base_digest"], request["base"])
     check_still_free(ws, request)
+    _check_photos(ws, request)
     parent = _parent(ws, request["line"], base)
     judge = request.get("judge")
     return {
@@ -200,6 +215,8 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         modules=len(found.modules),
         line=request["line"],
         continued_from=manifest.get("continued_from"),
+        # Jobs that were queued before there were rules have no tags.
+        tags=tuple(request.get("tags", ())),
         source=", ".join(subject["source"] for _, subject in subjects_of(request)),
         spec=request["spec"],
     )
@@ -313,17 +330,21 @@ def log_folder(wish: TrainingWish) -> str | None:
     return str(wish.tensorboard.absolute() / wish.name)
 
 
-def _key(
-    subjects: Sequence[Subject],
-    spec: TrainSpec,
-    base: Base,
-    wish: TrainingWish,
-    judge: Json | None,
+def train_key(
+    subjects: Sequence[str], spec: TrainSpec, base: Base, line: str | None, judge: Json | None
 ) -> str:
-    """The same for one subject as it was when there was no more than one."""
-    first, *others = (subject.digest for subject in subjects)
+    """What the train job of these subjects (digests) is known by.
+
+    The same for one subject as it was when there was no more than one.
+    """
+    first, *others = subjects
     more = [others, judge["digest"] if judge else None] if others or judge else []
-    return sha256_json([first, spec.digest(), base.digest, wish.line, *more])
+    return sha256_json([first, spec.digest(), base.digest, line, *more])
+
+
+def _plain_path(folder: Path) -> str:
+    """Where the folder is, as text that a database takes, whatever bytes its path is of."""
+    return os.fsencode(os.path.abspath(folder)).decode(errors="backslashreplace")
 
 
 def _still_there(ws: Workspace, key: str) -> bool:
@@ -345,6 +366,16 @@ def _parent(ws: Workspace, line: str | None, base: Base) -> Adapter | None:
             remedy="add its file again, or start another --line",
         )
     return parent
+
+
+def _check_photos(ws: Workspace, request: Json) -> None:
+    for _, subject in subjects_of(request):
+        folder = ws.registry.store.subject_path(subject["subject"])
+        if not folder.is_dir():
+            raise ArtifactError(
+                f"the photos of {subject['source']} are no more in the store: {folder}",
+                remedy="train from the folder itself: adreg train FOLDER",
+            )
 
 
 def _statistics(ws: Workspace, parent: Adapter) -> str | None:

@@ -15,11 +15,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from adreg.errors import ArtifactError, NotFoundError
 from adreg.store.digest import sha256_file
+from adreg.store.guard import INCOMING
 from adreg.store.staging import disk_errors, make_private, publish_dir, publish_file
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -51,13 +52,6 @@ class Store:
 
     def blob_path(self, digest: str) -> Path:
         return self.root / "blobs" / _checked(digest)[:2] / f"{digest}.png"
-
-    def drop_checkpoint(self, digest: str) -> None:
-        """Removes a checkpoint's folder, which nobody ever sees in part: it is moved aside first.
-
-        Its row must be gone already."""
-        with self._temporary() as folder, suppress(FileNotFoundError):
-            self.checkpoint_path(digest).rename(folder / "dropped")
 
     def add_adapter_file(self, source: Path, digest: Callable[[Path], str]) -> tuple[str, Path]:
         """Copy an adapter in; returns its digest and its path in the store.
@@ -117,7 +111,7 @@ class Store:
         """A folder on the store's own file system, so that publishing is a rename."""
         with disk_errors(self.root):
             make_private(self.root)
-            name = tempfile.mkdtemp(dir=make_private(self.root / ".incoming"))
+            name = tempfile.mkdtemp(dir=make_private(self.root / INCOMING))
         try:
             yield Path(name)
         finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,3 +32,37 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     from tests.service.pets import train_pets
 
     return train_pets(tmp_path_factory.mktemp("pets"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    disk = tmp_path / "small-disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def furnished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: tuple[Path, Path]
+) -> Workspace:
+    """A home with adapters and a checkpoint (household.furnish), which nobody changes."""
+    from tests.service.household import furnish
+
+    return furnish(Home(tmp_path_factory.mktemp("furnished") / "home", *tiny_models))
+
+
+@pytest.fixture
+def ws(furnished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of it for one test."""
+    from tests.service.household import copy_of
+
+    return copy_of(furnished, tmp_path)

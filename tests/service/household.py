@@ -1,0 +1,75 @@
+"""A home with something in it, made once: two adapters of one subject, a third, a checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from adreg.registry.bases import base_reference
+from adreg.service.merging import make_recipe, request_merge
+from adreg.service.supervisor import run_now
+from adreg.service.training import TrainingWish, request_training
+from adreg.service.workspace import Workspace
+from adreg.settings import Settings
+from tests.service.processes import Home
+from tests.tiny import photos
+
+
+def furnish(home: Home) -> Workspace:
+    """`rex` and `rex2` of the same photos, `tom` with a sample, and `duo` of rex and tom."""
+    ws = Workspace.open(Settings(home=home.path, base=str(home.base), device="cpu"))
+    photos(home.path.parent / "rex", 2, 32, seed=1)
+    photos(home.path.parent / "tom", 2, 32, seed=2)
+    for name, folder, settings in (("rex", "rex", {}), ("rex2", "rex", {"seed": 1}),
+                                   ("tom", "tom", {"sample_every": 1})):  # fmt: skip
+        train(ws, name, home.path.parent / folder, **settings)
+    merge(ws, "duo", "rex", "tom")
+    return ws
+
+
+def train(ws: Workspace, name: str, folder: Path, **settings: object) -> None:
+    wish = TrainingWish(
+        folder=folder,
+        class_word="dog",
+        name=name,
+        method="lora",
+        base=ws.settings.base,
+        settings={"steps": 1, "rank": 2, "batch": 1, **settings},
+    )
+    run_now(ws, request_training(ws, wish))
+
+
+def merge(ws: Workspace, name: str, *adapters: str) -> None:
+    recipe, base = make_recipe(ws, adapters, "concat")
+    assert base_reference(ws.registry.db, base.digest)
+    run_now(ws, request_merge(ws, recipe, base, name))
+
+
+def copy_of(ws: Workspace, folder: Path) -> Workspace:
+    """The same home again, for one test to change."""
+    shutil.copytree(ws.settings.home, folder / "home")
+    return Workspace.open(
+        Settings(home=folder / "home", base=ws.settings.base, device=ws.settings.device)
+    )
+
+
+def dangling(ws: Workspace) -> list[str]:
+    """Rows that point at nothing."""
+    registry = ws.registry
+    wanted = [
+        *((f"adapter {r[0]}", registry.store.adapter_path(r[0])) for r in _all(ws, "adapters")),
+        *(
+            (f"merged {r[0]}", registry.store.checkpoint_path(r[0]))
+            for r in _all(ws, "checkpoints")
+        ),
+        *((f"subject {r[0]}", registry.store.subject_path(r[0])) for r in _all(ws, "subjects")),
+        *(
+            (f"preview {row[0]}", registry.store.blob_path(row[0]))
+            for row in registry.db.conn.execute("select blob from previews")
+        ),
+    ]
+    return [what for what, path in wanted if not path.exists()]
+
+
+def _all(ws: Workspace, table: str) -> list[tuple[str]]:
+    return list(ws.registry.db.conn.execute(f"select digest from {table}"))
