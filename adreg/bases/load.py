@@ -20,6 +20,8 @@ from adreg.settings import DEVICES
 def pick_device(name: str = "auto") -> torch.device:
     """The device of a name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
 
+    "cpu:1" is the one CPU.
+
     Raises UsageError for no such name and ExternalError for a device this machine lacks.
     """
     if name == "auto":
@@ -32,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UsageError(f"no device {name!r}", remedy=f"use {DEVICES}") from None
     if not _present(device):
         raise ExternalError(f"device {name} is not available here", remedy="use --device auto")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 def _present(device: torch.device) -> bool:
@@ -84,6 +86,7 @@ def read_pipeline(path: Path, dtype: torch.dtype, **parts: nn.Module) -> Any:
             feature_extractor=None,
             add_watermarker=False,
             local_files_only=True,
+            use_safetensors=True,
             **parts,
         )
     return StableDiffusionPipeline.from_pretrained(
@@ -93,5 +96,6 @@ def read_pipeline(path: Path, dtype: torch.dtype, **parts: nn.Module) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
         local_files_only=True,
+        use_safetensors=True,
         **parts,
     )
