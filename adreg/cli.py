@@ -11,8 +11,10 @@ import typer
 from adreg.commands import (
     adapters,
     compare,
+    daemon_plan,
     demo,
     generate,
+    hub,
     merge,
     publish,
     report,
@@ -21,11 +23,16 @@ from adreg.commands import (
     watch,
 )
 from adreg.commands.base import base_app
+from adreg.commands.daemon import daemon_app
+from adreg.commands.doctor import doctor
 from adreg.commands.export import export
+from adreg.commands.housekeeping import du, gc
 from adreg.commands.interference import interference
 from adreg.commands.jobs import jobs_app
 from adreg.commands.line import line_app
 from adreg.commands.pocket import pocket_app
+from adreg.commands.rm import rm
+from adreg.commands.status import status
 from adreg.errors import AdregError, ExternalError
 
 app = typer.Typer(
@@ -37,6 +44,10 @@ app = typer.Typer(
 app.command("add")(adapters.add)
 app.command("list")(adapters.list_)
 app.command("show")(adapters.show)
+app.command("rm")(rm)
+app.command("gc")(gc)
+app.command("du")(du)
+app.command("doctor")(doctor)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
@@ -46,9 +57,15 @@ app.command("merge")(merge.merge)
 app.command("export")(export)
 app.command("compare")(compare.compare)
 app.command("watch")(watch.watch)
+app.command("status")(status)
 app.command("publish")(publish.publish)
+app.command("pull")(hub.pull)
+app.command("sync")(hub.sync)
+app.command("card")(hub.card)
 app.command("demo")(demo.demo)
 app.add_typer(base_app, name="base")
+daemon_app.command("plan")(daemon_plan.plan)
+app.add_typer(daemon_app, name="daemon")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(line_app, name="line")
 app.add_typer(pocket_app, name="pocket")

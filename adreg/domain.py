@@ -25,6 +25,7 @@ JobKind = Literal[
     "merge",
     "interference",
     "publish",
+    "pull",
     "convert",
     "export",
 ]
@@ -46,7 +47,8 @@ JOINT_METHODS = (
 )
 
 _SLUG = re.compile(r"[^a-z0-9]+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+# A version, as in rex@2, is told apart by "@", which no name has otherwise.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(@[1-9]\d{0,5})?")
 
 
 class Progress(Protocol):
@@ -265,6 +267,16 @@ def trigger_for(name: str) -> str:
     return f"<{slug(name)}>"
 
 
+def version_of(name: str, number: int) -> str:
+    """The name of a version: "rex" is the first, "rex@2" the second."""
+    return name if number == 1 else f"{name}@{number}"
+
+
+def without_version(name: str) -> str:
+    """What all versions of an adapter or a checkpoint are called: "rex" of "rex@2"."""
+    return name.partition("@")[0]
+
+
 def is_plain(text: str) -> bool:
     """Whether a text says something, on one line that a database and a terminal can take."""
     odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
@@ -274,7 +286,7 @@ def is_plain(text: str) -> bool:
 def check_name(name: str) -> str:
     """The name itself, where it is fit to be shown, typed and put into a path.
 
-    Raises UsageError for anything but letters, digits, '.', '_' and '-'.
+    Raises UsageError for anything but letters, digits, '.', '_' and '-', or a version of such.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(

@@ -19,6 +19,7 @@ from adreg.merge.methods.table import METHODS
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe
 from adreg.service import demo
+from adreg.service.policy_records import Rest
 from adreg.settings import Settings
 from tests.json_keys import documented, sections
 
@@ -34,6 +35,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "score": views.score_view(Score("kps/1", 1.0, "d", "b", "s", {}, {})),
     "job": views.job_view(Job(1, "train", "k", "queued", 0, 0, {})),
     "plan": {**Plan(RECIPE, (), (), (), (), (), 0).to_json(), "seconds": 0.0},
+    "planned action": Rest("rex", "trained").to_json(),
     "merge method": vars(METHODS["concat"]),
 }
 PROMISED = {
@@ -49,6 +51,7 @@ def commands(command: Any, path: str = "adreg") -> Iterator[tuple[str, Any]]:
         yield from commands(sub, f"{path} {name}")
 
 
+GROUPS = ("base", "daemon", "jobs", "pocket", "line")
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
@@ -90,7 +93,9 @@ def test_the_readme_names_no_command_or_option_that_is_not_there() -> None:
     for line in told:
         typed = line.partition("#")[0]
         words = typed.split()
-        name = " ".join(words[:3] if words[1] in ("base", "jobs", "pocket", "line") else words[:2])
+        name = " ".join(
+            words[:3] if words[1] in ("base", "daemon", "jobs", "pocket", "line") else words[:2]
+        )
         known = {option for p in COMMANDS[name].params for option in p.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", typed)) <= known, line
 

@@ -98,7 +98,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show everything known about one adapter or checkpoint."""
-    from adreg.registry import scores, sources
+    from adreg.registry import scores, sources, verdicts
     from adreg.service.other_kinds import told_apart
     from adreg.service.recipes import recipe_toml
     from adreg.service.samples import samples_of
@@ -115,6 +115,10 @@ def show(
     view = _view(artefact, ws.registry.db)
     view["score_details"] = [score_view(score) for score in measured]
     view["publications"] = sources.publications_of(ws.registry.db, artefact.digest)
+    view["pulls"] = [
+        {"repo": p.repo, "commit": p.commit, "url": p.url}
+        for p in sources.pulls(ws.registry.db, artefact.digest)
+    ]
     view["previews"] = [
         {
             "path": str(ws.registry.store.blob_path(preview.blob)),
@@ -125,6 +129,7 @@ def show(
     ]
     if isinstance(artefact, Adapter):
         view["samples"] = samples_of(ws, artefact)
+        view["gates"] = verdicts.of(ws.registry.db, artefact.digest)
     if as_json:
         print_json(view)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from adreg.service.supervisor import Tick
 
 _PROGRESS_WIDTH = 20
+# All but tab and newline: a stranger's file must not move the cursor or colour the terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_json(value: Any) -> None:
@@ -59,12 +62,12 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 def say(text: str) -> None:
     """A line on stdout that is a command's result."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_harmless(text) + "\n")
 
 
 def notice(text: str) -> None:
     """A line on stderr that is not data."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_harmless(text) + "\n")
 
 
 @contextmanager
@@ -175,4 +178,9 @@ def _figure(name: str, value: float) -> str:
 def _text(cell: object) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4f}" if isinstance(cell, float) else _harmless(str(cell))
+
+
+def _harmless(text: str) -> str:
+    """The text, a mark in place of each control character."""
+    return _CONTROL.sub("\ufffd", text)

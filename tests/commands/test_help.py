@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from adreg.cli import app
+from adreg.commands import options
 from tests.cli import PROGRAM, Cli
 
 
@@ -28,12 +29,14 @@ def test_the_commands_are_those_of_the_issue() -> None:
     asked = (
         "add list show train generate score report compare interference merge export watch publish"
         " demo"
+        " pull sync card status rm gc du doctor"
     )
     groups = {
         "base": "add list show check",
         "jobs": "list show cancel retry logs",
         "line": "list show",
         "pocket": "draw",
+        "daemon": "start stop status logs unit plan",
     }
     below = {f"{group} {name}" for group, names in groups.items() for name in names.split()}
     assert set(ALL) == {*asked.split(), *groups, *below}
@@ -104,3 +107,27 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(cli: Cli) -> None:
         ["bash", "-c", f"{PROGRAM} --help | head -1"], capture_output=True, text=True, check=True
     )
     assert not done.stderr
+
+
+def test_watch_trains_by_all_the_settings_that_train_does() -> None:
+    of_one_run = {
+        "--name",
+        "--joint",
+        "--kind",
+        "--tensorboard",
+        "--dry-run",
+        "--no-wait",
+        "--json",
+    }
+    train, watch = (
+        {option for p in ALL[name].params for option in p.opts if option.startswith("--")}
+        for name in ("train", "watch")
+    )
+    assert train - watch == of_one_run
+    assert set(options._TRAINING) < {p.name for p in ALL["watch"].params}
+
+
+@pytest.mark.parametrize("given", [["--cat-weight", "0"], ["--min-snr", "0"]])
+def test_a_setting_of_nought_is_a_setting(given: list[str]) -> None:
+    context = ALL["watch"].make_context("watch", ["subjects", *given])
+    assert list(options.training_settings(context).values()) == [0.0]

@@ -195,6 +195,9 @@ def test_publishing_once_and_again(cli: Cli, pair: Json, hub: HubServer, tmp_pat
     assert set(planned) == documented("publication plan")
     assert planned["visibility"] == "private"
     assert "<rex>" in planned["card"]
+    said = cli.ok("publish", "pair", "--repo", "me/pair", "--format", "lora", "--dry-run").out
+    assert "no token to publish me/pair" in said
+    assert "load_lora_weights" in said
     online = on(cli, hub)
     first = online.json("publish", "pair", "--repo", "me/pair")
     assert (first["repo"], first["changed"], first["visibility"]) == ("me/pair", True, "private")
@@ -203,6 +206,7 @@ def test_publishing_once_and_again(cli: Cli, pair: Json, hub: HubServer, tmp_pat
     assert [path for path in first["files"] if path.endswith(".png")], "a picture of each concept"
     again = online.json("publish", "pair", "--repo", "me/pair")
     assert (again["changed"], again["commit"]) == (False, first["commit"])
+    assert first["version"] == again["version"] == "v1"
     assert len(hub.repos["me/pair"].commits) == 2  # the empty repository's, and ours
     assert "nothing to do" in online.ok("publish", "pair", "--repo", "me/pair").out
     folder = Path(snapshot_download("me/pair", endpoint=hub.url, token=hub.token,
@@ -294,6 +298,8 @@ def refusals() -> list[Any]:
         (3, "publish rax --repo me/x", "'rex'"),
         (2, "publish pair --repo pair", "--repo"),
         (2, "publish pair --repo a/b/c --dry-run", "a/b/c"),
+        (2, "publish rex --repo me/x --format both", "rex is an adapter"),
+        (2, "publish pair --repo me/x --rank 4", "--rank"),
         (3, "jobs show 4711", "4711"),
         (3, "jobs logs 4711", "4711"),
         (4, "jobs cancel 1", "done"),

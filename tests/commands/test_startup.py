@@ -29,7 +29,15 @@ def imported(cli: Cli, program: str, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["list"], ["list", "--checkpoints"], ["jobs", "list"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["list"],
+        ["list", "--checkpoints"],
+        ["jobs", "list"],
+        ["du"],
+        ["gc", "--dry-run"],
+    ],
     ids=" ".join,
 )
 def test_looking_around_imports_nothing_heavy(cli: Cli, arguments: list[str]) -> None:
