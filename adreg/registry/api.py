@@ -78,3 +78,10 @@ class Registry:
                 *names.all_names(self.db, "checkpoint"),
             ]
             raise not_found("adapter or checkpoint", ref, known, _SEE) from None
+
+    def known(self, ref: str) -> Adapter | Checkpoint | None:
+        """The checkpoint or adapter of that name or digest, where there is one."""
+        try:
+            return self.artefact(ref)
+        except NotFoundError:
+            return None

@@ -20,7 +20,7 @@ from adreg.domain import (
     readable_size,
     slug,
 )
-from adreg.errors import ArtifactError, NotFoundError, PolicyRefused, UsageError
+from adreg.errors import ArtifactError, PolicyRefused, UsageError
 from adreg.formats.probe import Probe, match, probe
 from adreg.publish.card_reading import Told, told_from_json
 from adreg.publish.fetch import fetch_card
@@ -180,7 +180,7 @@ def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
         file=request["file"],
         url=request["url"],
     )
-    new = _known(ws, outputs["digest"]) is None
+    new = ws.registry.known(outputs["digest"]) is None
     if request["kind"] == "adapter":
         _add(ws, request, made, pull.ref)
     else:
@@ -263,13 +263,6 @@ def _where(pull: Pull) -> Json:
     return {"repo": pull.repo, "revision": pull.revision, "commit": pull.commit, "url": pull.url}
 
 
-def _known(ws: Workspace, digest: str) -> Adapter | Checkpoint | None:
-    try:
-        return ws.registry.artefact(digest)
-    except NotFoundError:
-        return None
-
-
 def _registered(ws: Workspace, offer: Offer, choice: Choice) -> Adapter | Checkpoint | None:
     """What that commit has, where it is here: pulled before, or published to or pulled from that
     repository under the digest that its card names. A stranger's card alone proves nothing."""
@@ -277,7 +270,7 @@ def _registered(ws: Workspace, offer: Offer, choice: Choice) -> Adapter | Checkp
     before = {p.artefact for p in pulls if (p.ref, p.file) == (offer.ref, choice.file)}
     sent = {p["artefact"] for p in sources.publications(ws.registry.db) if p["repo"] == offer.repo}
     ours = before | ({p.artefact for p in pulls} | sent) & {choice.digest}
-    held = (_known(ws, digest) for digest in sorted(ours))
+    held = (ws.registry.known(digest) for digest in sorted(ours))
     return next((known for known in held if known and known.state == "present"), None)
 
 
@@ -290,7 +283,7 @@ def _came_before(ws: Workspace, offer: Offer, name: str) -> bool:
 
 
 def _known_name(ws: Workspace, digest: str | None) -> str | None:
-    known = _known(ws, digest) if digest else None
+    known = ws.registry.known(digest) if digest else None
     return known.name if known else None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from adreg.domain import Adapter, Checkpoint, Json
+from adreg.domain import Json
 from adreg.errors import AdregError, ExternalError, NotFoundError
 from adreg.publish.offered import CARD, files_at, head
 from adreg.registry import sources
@@ -101,7 +101,7 @@ def _state(ws: Workspace, link: Link, before: Files, seen: Files) -> tuple[str, 
 
 
 def _changed_here(ws: Workspace, link: Link, before: Files) -> tuple[bool, str]:
-    artefact = _artefact(ws, link.digest)
+    artefact = ws.registry.known(link.digest)
     if artefact is None:
         return True, "it is no more in this registry"
     if artefact.state != "present":
@@ -129,7 +129,7 @@ def _view(
     before: Files | None,
     seen: Files | None,
 ) -> Json:
-    artefact = _artefact(ws, link.digest)
+    artefact = ws.registry.known(link.digest)
     return {
         "name": artefact.name if artefact else None,
         "digest": link.digest,
@@ -146,10 +146,3 @@ def _view(
 def _differing(before: Files, seen: Files) -> list[str]:
     paths = before.digests.keys() | seen.digests.keys()
     return sorted(p for p in paths if before.digests.get(p) != seen.digests.get(p))
-
-
-def _artefact(ws: Workspace, digest: str) -> Adapter | Checkpoint | None:
-    try:
-        return ws.registry.artefact(digest)
-    except NotFoundError:
-        return None
