@@ -18,7 +18,7 @@ import platformdirs
 from adreg.errors import UsageError
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
-# Tables that the daemon reads (service/rules_file.py), beside the settings.
+# Tables that the daemon reads (service/rules/file.py), beside the settings.
 RULES = ("roots", "merge_sets")
 _DEVICE = re.compile(r"auto|mps|(cpu|cuda)(:\d+)?")
 

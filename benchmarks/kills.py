@@ -29,9 +29,9 @@ import psutil
 from adreg.domain import Job
 from adreg.formats.digest import adapter_digest
 from adreg.registry import adapters, jobs
-from adreg.service import daemon
-from adreg.service.daemon_log import read_log
-from adreg.service.training import TrainingWish, request_training
+from adreg.service.daemon import control
+from adreg.service.daemon.log import read_log
+from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 
@@ -72,7 +72,7 @@ class Storm:
         deadline = time.monotonic() + DEADLINE
         while (counts := self.counts())["queued"] + counts["running"]:
             assert time.monotonic() < deadline, counts
-            if daemon.find(self.ws.settings) is None:
+            if control.find(self.ws.settings) is None:
                 self.start()
             if goals and counts["done"] >= goals[0]:
                 goals.pop(0)
@@ -95,7 +95,7 @@ class Storm:
     def kill(self) -> None:
         victim = self.moments.choice(VICTIMS)
         time.sleep(self.moments.uniform(0.0, 0.5))
-        found = daemon.find(self.ws.settings)
+        found = control.find(self.ws.settings)
         assert found is not None
         process = psutil.Process(found["pid"])
         family = process.children(recursive=True)
@@ -113,8 +113,8 @@ class Storm:
         self.killed[victim] += 1
 
     def stop(self) -> None:
-        if daemon.find(self.ws.settings) is not None:
-            daemon.stop(self.ws)
+        if control.find(self.ws.settings) is not None:
+            control.stop(self.ws)
 
     def _environ(self) -> dict[str, str]:
         settings = self.ws.settings

@@ -30,16 +30,17 @@ from adreg.pocket.subjects import write_subjects
 from adreg.registry import jobs, scores
 from adreg.score.bootstrap import interval, mean
 from adreg.score.spec import ScoreSpec
-from adreg.service import merging, scoring
-from adreg.service.demo_photos import SEED, draw_rivals
-from adreg.service.demo_pictures import called, plain
-from adreg.service.demo_plan import DRAWN
-from adreg.service.forgetting import follow
-from adreg.service.identifying import request_identify
-from adreg.service.lines import find_line, kept_view, measured
-from adreg.service.shots import taken
-from adreg.service.supervisor import run_now
-from adreg.service.training import TrainingWish, request_training
+from adreg.service.demo.photos import SEED, draw_rivals
+from adreg.service.demo.pictures import called, plain
+from adreg.service.demo.plan import DRAWN
+from adreg.service.merges import merging
+from adreg.service.report.shots import taken
+from adreg.service.running.supervisor import run_now
+from adreg.service.scores import scoring
+from adreg.service.scores.identifying import request_identify
+from adreg.service.training.forgetting import follow
+from adreg.service.training.lines import find_line, kept_view, measured
+from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from adreg.store.digest import sha256_json

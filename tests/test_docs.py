@@ -18,8 +18,8 @@ from adreg.domain import Adapter, Checkpoint, Concept, Job, Score
 from adreg.merge.methods.table import METHODS
 from adreg.merge.plan import Plan
 from adreg.merge.recipe import AdapterRef, BaseRef, MergeRecipe
-from adreg.service import demo
-from adreg.service.policy_records import Rest
+from adreg.service.demo import road
+from adreg.service.policy.records import Rest
 from adreg.settings import Settings
 from tests.json_keys import documented, sections
 
@@ -66,7 +66,7 @@ def test_the_keys_that_were_promised_are_there(section: str) -> None:
 
 
 def test_the_demos_keys_are_those_it_returns() -> None:
-    tree = ast.parse(inspect.getsource(demo.run_demo))
+    tree = ast.parse(inspect.getsource(road.run_demo))
     returned = next(
         node.value
         for node in ast.walk(tree)

@@ -37,7 +37,7 @@ def add(
 ) -> None:
     """Register an adapter file, kept by its content: the same file twice is one adapter."""
     from adreg.registry import scores
-    from adreg.service.adding import add_adapter
+    from adreg.service.models.adding import add_adapter
 
     ws = open_workspace()
     adapter, new = add_adapter(
@@ -99,9 +99,9 @@ def show(
 ) -> None:
     """Show everything known about one adapter or checkpoint."""
     from adreg.registry import scores, sources, verdicts
+    from adreg.service.merges.recipes import recipe_toml
     from adreg.service.other_kinds import told_apart
-    from adreg.service.recipes import recipe_toml
-    from adreg.service.samples import samples_of
+    from adreg.service.training.samples import samples_of
 
     ws = open_workspace()
     if recipe:

@@ -13,7 +13,7 @@ from adreg.domain import Json, readable_size
 from adreg.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from adreg.service.bases import Addition
+    from adreg.service.models.bases import Addition
     from adreg.service.workspace import Workspace
 
 base_app = typer.Typer(no_args_is_help=True, help="Bases: add them, see them, check their files.")
@@ -44,7 +44,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a base: a folder as it lies, a single file converted, a commit of the Hub pinned."""
-    from adreg.service.bases import plan_addition
+    from adreg.service.models.bases import plan_addition
 
     ws = open_workspace()
     addition = plan_addition(ws, source, name=name, prediction_type=prediction_type)
@@ -64,7 +64,7 @@ def add(
 @base_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the bases that were added, and pocket."""
-    from adreg.service.base_views import all_views
+    from adreg.service.models.base_views import all_views
 
     views = all_views(open_workspace())
     if as_json:
@@ -101,7 +101,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @base_app.command()
 def check(name: Name, as_json: AsJson = False) -> None:
     """Check a base's files: hashed again, read through; ends with 5 where one is not as it was."""
-    from adreg.service.base_views import checked_files
+    from adreg.service.models.base_views import checked_files
 
     ws = open_workspace()
     view = _view(ws, name)
@@ -122,7 +122,7 @@ def check(name: Name, as_json: AsJson = False) -> None:
 
 def _carry_out(ws: Workspace, addition: Addition) -> tuple[str, bool]:
     """The name the base has now, and whether it is new."""
-    from adreg.service import bases
+    from adreg.service.models import bases
 
     if addition.kind != "file":
         notice(f"reading {addition.source}")
@@ -136,7 +136,7 @@ def _carry_out(ws: Workspace, addition: Addition) -> tuple[str, bool]:
 
 
 def _view(ws: Workspace, name: str) -> Json:
-    from adreg.service.base_views import base_view
+    from adreg.service.models.base_views import base_view
 
     return base_view(ws, name)
 

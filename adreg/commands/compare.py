@@ -15,7 +15,7 @@ from adreg.domain import Json, readable_seconds, readable_size
 from adreg.errors import UsageError
 
 if TYPE_CHECKING:
-    from adreg.service.compare_plan import ComparePlan
+    from adreg.service.comparison.plan import ComparePlan
     from adreg.service.workspace import Workspace
 
 
@@ -48,9 +48,9 @@ def compare(
     as_json: options.AsJson = False,
 ) -> None:
     """Merge adapters by several methods and measure each: one table, one sheet of pictures."""
-    from adreg.service.compare_plan import Wish, make_plan
-    from adreg.service.compare_views import gather, lines
-    from adreg.service.comparing import carry_out
+    from adreg.service.comparison.comparing import carry_out
+    from adreg.service.comparison.plan import Wish, make_plan
+    from adreg.service.comparison.views import gather, lines
     from adreg.service.outputs import check_file
     from adreg.service.report.compare_page import write_comparison
 
@@ -87,7 +87,7 @@ def _check_page(out: Path) -> None:
 
 
 def _print_plan(ws: Workspace, plan: ComparePlan, as_json: bool) -> None:
-    from adreg.service.comparing import foresee
+    from adreg.service.comparison.comparing import foresee
 
     told = foresee(ws, plan)
     if as_json:

@@ -16,8 +16,8 @@ from adreg.errors import NotFoundError, UsageError
 from adreg.settings import settings_file
 
 if TYPE_CHECKING:
-    from adreg.service.rules import Rules
-    from adreg.service.watching import RunNext, Say
+    from adreg.service.rules.records import Rules
+    from adreg.service.watch.watching import RunNext, Say
     from adreg.service.workspace import Workspace
 
 daemon_app = typer.Typer(
@@ -51,7 +51,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start the daemon: it does with each subject folder what adreg.toml says, or the settings."""
-    from adreg.service import daemon
+    from adreg.service.daemon import control
 
     ws = _workspace(device)
     arguments = _arguments(roots, device)
@@ -59,7 +59,7 @@ def start(
         echo = _silent if quiet else notice
         _serve(ws, _rules(ws, roots), echo)
         return
-    found = _view(ws, daemon.start(ws.settings, arguments))
+    found = _view(ws, control.start(ws.settings, arguments))
     if as_json:
         print_json(found)
     else:
@@ -74,9 +74,9 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop the daemon once its running jobs have saved their state; kill it after a minute."""
-    from adreg.service import daemon
+    from adreg.service.daemon import control
 
-    ended = daemon.stop(open_workspace(), at_once=now)
+    ended = control.stop(open_workspace(), at_once=now)
     if as_json:
         print_json(ended)
     else:
@@ -87,10 +87,10 @@ def stop(
 @daemon_app.command()
 def status(as_json: AsJson = False) -> None:
     """Say whether the daemon runs, since when, and what it works on; exit code 3 where not."""
-    from adreg.service import daemon
+    from adreg.service.daemon import control
 
     ws = open_workspace()
-    found = _view(ws, daemon.find(ws.settings))
+    found = _view(ws, control.find(ws.settings))
     if as_json:
         print_json(found)
     elif found["running"]:
@@ -111,10 +111,10 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print what the daemon logged: a line an event."""
-    from adreg.service import daemon_log
+    from adreg.service.daemon import log
 
     settings = open_workspace().settings
-    entries = daemon_log.read_log(settings, lines)
+    entries = log.read_log(settings, lines)
     if as_json and not follow:
         print_json(entries)
         return
@@ -123,7 +123,7 @@ def logs(
     for entry in entries:
         _print_entry(entry, as_json)
     try:
-        for entry in daemon_log.follow_log(settings) if follow else ():
+        for entry in log.follow_log(settings) if follow else ():
             _print_entry(entry, as_json)
     except KeyboardInterrupt:
         return
@@ -132,12 +132,12 @@ def logs(
 @daemon_app.command()
 def unit(roots: Roots = None, device: Devices = None) -> None:
     """Print a systemd user unit that runs the daemon: docs/daemon.md tells how to use it."""
-    from adreg.service import daemon
+    from adreg.service.daemon import control
 
     settings = _workspace(device).settings
     file = settings_file(Path.cwd(), settings.home)
     folder = file.parent if file else settings.home
-    say(daemon.unit(settings, folder, _arguments(roots, device)).rstrip("\n"))
+    say(control.unit(settings, folder, _arguments(roots, device)).rstrip("\n"))
 
 
 def _workspace(device: list[str] | None) -> Workspace:
@@ -145,19 +145,20 @@ def _workspace(device: list[str] | None) -> Workspace:
 
 
 def _serve(ws: Workspace, rules: Rules, echo: Say) -> None:
-    from adreg.service import daemon, watching
+    from adreg.service.daemon import control
+    from adreg.service.watch import watching
 
     def work(say: Say, run_next: RunNext) -> None:
         watching.watch_roots(ws, rules, say=say, run_next=run_next)
 
-    daemon.serve(ws, work, [root.path for root in rules.roots], echo=echo)
+    control.serve(ws, work, [root.path for root in rules.roots], echo=echo)
 
 
 def _rules(ws: Workspace, roots: list[Path] | None) -> Rules:
     """Those of adreg.toml; for folders that were named, what the settings say."""
-    from adreg.service.checking import checked
-    from adreg.service.rules import Root, Rules
-    from adreg.service.rules_file import read_rules
+    from adreg.service.rules.checking import checked
+    from adreg.service.rules.file import read_rules
+    from adreg.service.rules.records import Root, Rules
 
     if not roots:
         return checked(ws, read_rules(ws.settings), notice)
@@ -177,8 +178,8 @@ def _arguments(roots: list[Path] | None, device: list[str] | None) -> list[str]:
 
 
 def _view(ws: Workspace, found: Json | None) -> Json:
-    from adreg.service.daemon_log import log_path
-    from adreg.service.status import working_on
+    from adreg.service.daemon.log import log_path
+    from adreg.service.daemon.status import working_on
 
     told = found or dict.fromkeys(("pid", "since", "roots", "devices"))
     return {
@@ -196,7 +197,7 @@ def _told(value: object) -> object:
 
 
 def _print_entry(entry: Json, as_json: bool) -> None:
-    from adreg.service.daemon_log import readable, written
+    from adreg.service.daemon.log import readable, written
 
     say(written(entry) if as_json else readable(entry))
 

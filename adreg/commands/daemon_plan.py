@@ -9,9 +9,9 @@ from adreg.commands.run import open_workspace
 
 def plan(as_json: AsJson = False) -> None:
     """Show what the daemon would do now by adreg.toml, and why; do nothing."""
-    from adreg.service.checking import checked
-    from adreg.service.planning import plan_now
-    from adreg.service.rules_file import read_rules
+    from adreg.service.rules.checking import checked
+    from adreg.service.rules.file import read_rules
+    from adreg.service.watch.planning import plan_now
 
     ws = open_workspace()
     rules = checked(ws, read_rules(ws.settings), notice)

@@ -26,8 +26,8 @@ def demo(
     as_json: options.AsJson = False,
 ) -> None:
     """Photos in a watched folder become adapters, scores, one merged checkpoint and a report."""
-    from adreg.service.demo import run_demo
-    from adreg.service.demo_plan import Demo
+    from adreg.service.demo.plan import Demo
+    from adreg.service.demo.road import run_demo
     from adreg.settings import load_settings
 
     settings = load_settings(method=method, device=device)

@@ -22,7 +22,7 @@ def doctor(
 
     Changes nothing. Ends with 5 where something is broken.
     """
-    from adreg.service.doctor import examine, healthy
+    from adreg.service.house.doctor import examine, healthy
 
     found = []
     for check in examine(deep=deep):

@@ -47,7 +47,7 @@ def export(
     its brackets.
     """
     from adreg.merge.export.spec import export_spec
-    from adreg.service import exporting
+    from adreg.service.merges import exporting
 
     spec = export_spec(out, form, dtype=dtype, rank=rank, kohya=kohya, shard_size=shard_size)
     ws = open_workspace()

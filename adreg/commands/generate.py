@@ -37,7 +37,7 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Make pictures of a prompt, side by side in one PNG; same seed, same noise."""
-    from adreg.service.generating import request_pictures
+    from adreg.service.generation.generating import request_pictures
 
     ws = open_workspace(device=device)
     job = request_pictures(

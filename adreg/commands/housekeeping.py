@@ -27,7 +27,7 @@ def gc(
     as_json: options.AsJson = False,
 ) -> None:
     """Remove files that nobody needs any more; never what a running or queued job needs."""
-    from adreg.service.collecting import collect, foresee
+    from adreg.service.house.collecting import collect, foresee
 
     ws = open_workspace()
     found = foresee(ws, keep_days) if dry_run else collect(ws, keep_days)
@@ -47,7 +47,7 @@ def du(
     as_json: options.AsJson = False,
 ) -> None:
     """Show where the room goes: by kind, and the largest adapters, checkpoints, subjects, bases."""
-    from adreg.service.usage import usage
+    from adreg.service.house.usage import usage
 
     found = usage(open_workspace(), largest)
     if as_json:

@@ -14,7 +14,7 @@ from adreg.commands.views import adapter_view, checkpoint_view
 from adreg.domain import Checkpoint, Json, readable_size, size_in_bytes
 
 if TYPE_CHECKING:
-    from adreg.service.pulling import PullPlan
+    from adreg.service.hub.pulling import PullPlan
     from adreg.service.workspace import Workspace
 
 _SHOWN_DIGITS = 12
@@ -50,7 +50,7 @@ def pull(
     The revision is resolved to a commit first. A private repository needs HF_TOKEN or the Hub's
     own login.
     """
-    from adreg.service.pulling import PullWish, link, plan_pull, request_pull
+    from adreg.service.hub.pulling import PullWish, link, plan_pull, request_pull
 
     ws = open_workspace()
     wish = PullWish(
@@ -77,7 +77,7 @@ def pull(
 
 def sync(as_json: AsJson = False) -> None:
     """Show what differs between the registry and the Hub; changes neither."""
-    from adreg.service.syncing import compare
+    from adreg.service.hub.syncing import compare
 
     views = list(compare(open_workspace()))
     if as_json:
@@ -111,7 +111,7 @@ def card(
     as_json: AsJson = False,
 ) -> None:
     """Render the model card as `publish` would send it; asks nobody."""
-    from adreg.service.cards import UNKNOWN_OWNER, card_of
+    from adreg.service.hub.cards import UNKNOWN_OWNER, card_of
     from adreg.service.outputs import check_file
     from adreg.store.staging import writing
 

@@ -30,8 +30,8 @@ def interference(
     as_json: options.AsJson = False,
 ) -> None:
     """Tell which adapters will get in each other's way, before merging them; draws nothing."""
-    from adreg.service.interference import request_interference
-    from adreg.service.interference_picture import check_png, save_interference
+    from adreg.service.merges.interference import request_interference
+    from adreg.service.merges.interference_picture import check_png, save_interference
     from adreg.service.outputs import check_file
 
     ws = open_workspace(device=device)

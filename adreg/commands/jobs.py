@@ -80,7 +80,7 @@ def _facts(value: Any, name: str = "") -> Iterator[tuple[str, object]]:
 @jobs_app.command()
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a queued or running job; a running one saves its state and stops within seconds."""
-    from adreg.service import supervisor
+    from adreg.service.running import supervisor
 
     job = supervisor.cancel(open_workspace(), job_id)
     print_json(job_view(job)) if as_json else say(f"job {job_id} is cancelled")
@@ -99,7 +99,7 @@ def retry(job_id: JobId, as_json: AsJson = False) -> None:
 def logs(job_id: JobId) -> None:
     """Print the log of a job's child processes, all attempts."""
     from adreg.registry import jobs
-    from adreg.service.child import log_file
+    from adreg.service.running.child import log_file
 
     ws = open_workspace()
     jobs.get(ws.registry.db, job_id)

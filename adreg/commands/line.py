@@ -26,7 +26,7 @@ def line_names() -> list[str]:
 @line_app.command("list")
 def list_(as_json: options.AsJson = False) -> None:
     """List the continual lines."""
-    from adreg.service.lines import all_lines, kept, line_view
+    from adreg.service.training.lines import all_lines, kept, line_view
 
     ws = open_workspace()
     views = [line_view(line, kept(ws, line)) for line in all_lines(ws)]
@@ -65,13 +65,13 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show a line's tasks, and identity/1 of each concept after each: what was forgotten."""
-    from adreg.service.lines import find_line, kept, line_view, measured
+    from adreg.service.training.lines import find_line, kept, line_view, measured
 
     ws = open_workspace()
     line = find_line(ws, name, base)
     view = line_view(line, kept(ws, line))
     if picture is not None:
-        from adreg.service.line_picture import save_line
+        from adreg.service.training.line_picture import save_line
 
         save_line(measured(ws, line), picture)
     if as_json:

@@ -107,7 +107,7 @@ def merge(
     if recipe_file is not None:
         beside = ("name", "dry_run", "verbose", "device", "no_wait", "as_json")
         check_beside(context, "--recipe", *beside)
-    from adreg.service import merging, recipes
+    from adreg.service.merges import merging, recipes
 
     ws = open_workspace(device=device)
     chosen = dict(map(_setting, settings or []))

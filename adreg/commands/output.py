@@ -14,8 +14,8 @@ from adreg.domain import readable_size
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from adreg.service.child import Child
-    from adreg.service.supervisor import Tick
+    from adreg.service.running.child import Child
+    from adreg.service.running.supervisor import Tick
 
 _PROGRESS_WIDTH = 20
 # All but tab and newline: a stranger's file must not move the cursor or colour the terminal.

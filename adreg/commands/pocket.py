@@ -38,7 +38,7 @@ def draw(
     as_json: options.AsJson = False,
 ) -> None:
     """Draw subjects that no caption can name, a folder each, to train and measure on."""
-    from adreg.service import drawing
+    from adreg.service.models import drawing
 
     number = (0 if styles else 5) if subjects is None else subjects
     wanted = drawing.subject_folders(number, class_word, seed, same_colours)

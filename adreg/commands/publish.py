@@ -43,7 +43,7 @@ def publish(
     Whether the token may, and the repository can be, is asked first. Each commit gets a tag: v1,
     v2 and so on. The token comes from HF_TOKEN or the Hub's own login.
     """
-    from adreg.service.publishing import preview, publish_inputs, request_publication
+    from adreg.service.hub.publishing import preview, publish_inputs, request_publication
 
     ws, private = open_workspace(), not public
     if dry_run:

@@ -27,7 +27,7 @@ def check_beside(context: typer.Context, option: str, *allowed: str) -> None:
 
 def merge_again(ref: str, device: str | None, wait: bool, as_json: bool) -> None:
     """Carries a checkpoint's recipe out once more; says whether the digest is the same."""
-    from adreg.service.again import request_again
+    from adreg.service.merges.again import request_again
 
     ws = open_workspace(device=device)
     job = request_again(ws, ref)

@@ -14,7 +14,7 @@ from adreg.domain import readable_size
 from adreg.errors import UsageError
 
 if TYPE_CHECKING:
-    from adreg.service.removing import Removal
+    from adreg.service.house.removing import Removal
 
 
 def rm(
@@ -30,7 +30,7 @@ def rm(
     as_json: options.AsJson = False,
 ) -> None:
     """Remove adapters or checkpoints; of one that has other names too, only the name."""
-    from adreg.service.removing import foresee, remove
+    from adreg.service.house.removing import foresee, remove
 
     if not (yes or dry_run) and (as_json or not sys.stdin.isatty()):
         raise UsageError(

@@ -32,7 +32,7 @@ def run_job(ws: Workspace, job: Job, *, wait: bool = True) -> Json:
 
     Raises the AdregError the job ended with.
     """
-    from adreg.service.supervisor import run_now
+    from adreg.service.running.supervisor import run_now
 
     try:
         with shown_progress() as tick:

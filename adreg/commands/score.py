@@ -65,8 +65,8 @@ def _measure_adapter(
     ws: Workspace, name: str, by: Mapping[str, str | None], *, wait: bool
 ) -> tuple[Job, dict[str, str]]:
     """The job, done, and what was not measured and why; with the line's, of an adapter of one."""
-    from adreg.service.forgetting import follow
-    from adreg.service.scoring import request_score
+    from adreg.service.scores.scoring import request_score
+    from adreg.service.training.forgetting import follow
 
     job = request_score(ws, name, **by)
     skipped = dict(run_job(ws, job, wait=wait)["skipped"])
@@ -80,7 +80,7 @@ def _measure_adapter(
 def _measure_checkpoint(
     ws: Workspace, checkpoint: Checkpoint, by: Mapping[str, str | None], *, wait: bool
 ) -> tuple[Job, dict[str, str]]:
-    from adreg.service.scoring_checkpoints import request_checkpoint_score
+    from adreg.service.scores.scoring_checkpoints import request_checkpoint_score
 
     job = request_checkpoint_score(ws, checkpoint, **by)
     return job, dict(run_job(ws, job, wait=wait)["skipped"])

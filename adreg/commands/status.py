@@ -28,7 +28,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the daemon, what runs and how far it is, what waits, ended and failed, disk use."""
-    from adreg.service.status import overview
+    from adreg.service.daemon.status import overview
 
     ws = open_workspace()
     if watch and not as_json:
@@ -47,7 +47,7 @@ def status(
 def _show_live(ws: Workspace) -> None:
     from rich.live import Live
 
-    from adreg.service.status import overview
+    from adreg.service.daemon.status import overview
     from adreg.store.sizes import size_of
 
     looks, home_bytes = 0, 0

@@ -16,7 +16,7 @@ from adreg.domain import NAMELESS_METHODS
 
 if TYPE_CHECKING:
     from adreg.domain import Adapter, Concept, Json
-    from adreg.service.training import TrainingWish
+    from adreg.service.training.runs import TrainingWish
     from adreg.service.workspace import Workspace
 
 
@@ -85,9 +85,9 @@ def train(
 
     Several folders are trained one after the other, an adapter each.
     """
-    from adreg.service.training import TrainingWish
-    from adreg.service.training_plan import plan_training
-    from adreg.service.wishes import wishes_of
+    from adreg.service.training.plan import plan_training
+    from adreg.service.training.runs import TrainingWish
+    from adreg.service.training.wishes import wishes_of
 
     ws = open_workspace(device=device)
     wish_of = partial(
@@ -122,10 +122,10 @@ def _print(views: list[Json]) -> None:
 def _train(ws: Workspace, wish: TrainingWish, *, wait: bool, quiet: bool) -> Json:
     """Trains one adapter; what --json prints of it."""
     from adreg.registry import scores
-    from adreg.service.already import already
-    from adreg.service.cautions import training_cautions
     from adreg.service.subjects import subjects_of
-    from adreg.service.training import request_training
+    from adreg.service.training.already import already
+    from adreg.service.training.cautions import training_cautions
+    from adreg.service.training.runs import request_training
 
     job = request_training(ws, wish)
     for _, subject in subjects_of(job.request):

@@ -71,7 +71,7 @@ def job_view(job: Job) -> Json:
 def _lost(job: Job) -> bool:
     if job.state != "running":
         return False
-    from adreg.service.status import lost  # here, since most listings need it not
+    from adreg.service.daemon.status import lost  # here, since most listings need it not
 
     return lost(job)
 

@@ -68,9 +68,9 @@ def watch(
     device: options.Device = None,
 ) -> None:
     """Watch a folder: each new subject folder that has settled is trained and scored, once."""
-    from adreg.service import watching
-    from adreg.service.checking import checked
-    from adreg.service.rules import Root, Rules
+    from adreg.service.rules.checking import checked
+    from adreg.service.rules.records import Root, Rules
+    from adreg.service.watch import watching
 
     devices = (device,) if device else None
     ws = open_workspace(device=device, devices=devices, settle_seconds=settle)

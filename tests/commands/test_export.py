@@ -10,7 +10,7 @@ from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from tests.cli import Cli, CliHere
 from tests.json_keys import documented
-from tests.service.test_exporting import register
+from tests.service.merges.test_exporting import register
 from tests.tiny import sd15_folder
 
 

@@ -16,7 +16,7 @@ from adreg.diffusion.modules import attention_modules
 from adreg.domain import Json
 from adreg.errors import ArtifactError
 from adreg.registry import jobs
-from adreg.service import again
+from adreg.service.merges import again
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from adreg.store.digest import tree_digest

@@ -50,7 +50,7 @@ def test_a_training_plan_imports_nothing_heavy(cli: Cli) -> None:
     folder = photos(cli.cwd / "10_sks dog", 2, 32)
     arguments = ("train", str(folder), "--dry-run", "--buckets")
     modules = imported(cli, "from adreg.cli import main; main()", *arguments)
-    assert "adreg.service.training_plan" in modules
+    assert "adreg.service.training.plan" in modules
     assert not modules & set(HEAVY)
     assert not (cli.home / "store").exists()
 
@@ -64,4 +64,9 @@ def test_the_commands_alone_import_neither_services_nor_registry(cli: Cli) -> No
 def test_listing_needs_no_supervisor_and_no_image_library(cli: Cli) -> None:
     modules = imported(cli, "from adreg.cli import main; main()", "list")
     assert "adreg.registry.adapters" in modules
-    assert not modules & {"adreg.service.supervisor", "adreg.service.kinds", "PIL", "watchdog"}
+    assert not modules & {
+        "adreg.service.running.supervisor",
+        "adreg.service.running.kinds",
+        "PIL",
+        "watchdog",
+    }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from adreg.domain import Job
 from adreg.registry import jobs
-from adreg.service.acting import act
-from adreg.service.planning import plan_now
-from adreg.service.policy_records import Rest
-from adreg.service.rules import Root, Rules
+from adreg.service.policy.records import Rest
+from adreg.service.rules.records import Root, Rules
+from adreg.service.watch.acting import act
+from adreg.service.watch.planning import plan_now
 from adreg.service.workspace import Workspace
 
 

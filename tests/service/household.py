@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from adreg.registry.bases import base_reference
-from adreg.service.merging import make_recipe, request_merge
-from adreg.service.supervisor import run_now
-from adreg.service.training import TrainingWish, request_training
+from adreg.service.merges.merging import make_recipe, request_merge
+from adreg.service.running.supervisor import run_now
+from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from tests.service.processes import Home

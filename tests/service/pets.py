@@ -7,10 +7,10 @@ from pathlib import Path
 from adreg.domain import Job
 from adreg.registry import jobs
 from adreg.score.spec import ScoreSpec
-from adreg.service.forgetting import follow
-from adreg.service.scoring import request_score
-from adreg.service.supervisor import run_now
-from adreg.service.training import TrainingWish, request_training
+from adreg.service.running.supervisor import run_now
+from adreg.service.scores.scoring import request_score
+from adreg.service.training.forgetting import follow
+from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from tests import tiny

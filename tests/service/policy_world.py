@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adreg.domain import JobState, trigger_for
-from adreg.service.gates import Gate
-from adreg.service.policy import next_actions
-from adreg.service.policy_records import (
+from adreg.service.policy.decide import next_actions
+from adreg.service.policy.records import (
     Action,
     Held,
     Judge,
@@ -27,7 +26,8 @@ from adreg.service.policy_records import (
     State,
     Train,
 )
-from adreg.service.rules import MergeSet, Root, Rules, Target
+from adreg.service.rules.gates import Gate
+from adreg.service.rules.records import MergeSet, Root, Rules, Target
 from adreg.store.digest import sha256_json
 
 PETS = Path("/pets")

@@ -15,8 +15,8 @@ import psutil
 
 from adreg.domain import Adapter, Job
 from adreg.registry import adapters, jobs
-from adreg.service import daemon
-from adreg.service.workers import forked_child
+from adreg.service.daemon import control
+from adreg.service.running.workers import forked_child
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 
@@ -113,7 +113,7 @@ class Home:
 
     def daemon(self) -> psutil.Process | None:
         """The daemon of this home, if one is up."""
-        found = daemon.find(self.settings)
+        found = control.find(self.settings)
         return psutil.Process(found["pid"]) if found else None
 
     def end_all(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from adreg.domain import Subject
 from adreg.errors import UsageError
-from adreg.service.rules import Root
+from adreg.service.rules.records import Root
 from adreg.service.subjects import class_word_of, kind_of, name_of, subject_digest, take_in
 from adreg.train.notes import NOTES_FILE, read_notes
 from tests import tiny

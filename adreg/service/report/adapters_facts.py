@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adreg.domain import Adapter, Json, Score
-from adreg.service.lines import Kept, kept_view
+from adreg.service.training.lines import Kept, kept_view
 
 # What a score is held against, by what its details call it.
 _MARKS = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from adreg.service.line_picture import heat, ink_on, span
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, marks
 from adreg.service.report.gather import PLACES
 from adreg.service.report.plots import COLOURS, STROKES, Bar, curves, intervals
 from adreg.service.report.templates import fill
+from adreg.service.training.line_picture import heat, ink_on, span
 from adreg.store.staging import writing
 
 # What each score says in a few words, whether more is better, and what its axis counts.

@@ -7,8 +7,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from adreg.merge.methods.table import spelled
-from adreg.service.compare_facts import ALONE, BASE, Row, Table, told
-from adreg.service.compare_views import COLUMNS, Comparison, cell, picture
+from adreg.service.comparison.facts import ALONE, BASE, Row, Table, told
+from adreg.service.comparison.views import COLUMNS, Comparison, cell, picture
 from adreg.service.report.plots import COLOURS, Bar, intervals
 from adreg.service.report.templates import fill
 from adreg.store.staging import writing

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adreg.domain import Json
-from adreg.service.demo_pictures import ALONE, BASE, MERGED, MODELS, Shots
+from adreg.service.demo.pictures import ALONE, BASE, MERGED, MODELS, Shots
 
 # Of so many pictures of a subject, how many are to be nearest to its photos among so many subjects.
 PICTURES, CANDIDATES = 16, 10

@@ -10,14 +10,14 @@ from adreg.bases.find import reference
 from adreg.domain import Adapter, Base, Concept, Json
 from adreg.registry import jobs, scores
 from adreg.score.prompts import called, concept_prompt, one_of_each_class, plain_prompt
-from adreg.service.generating import base_ref_of
-from adreg.service.lines import kept, line_of
+from adreg.service.generation.generating import base_ref_of
 from adreg.service.other_kinds import told_apart
 from adreg.service.report.adapters_facts import AdapterFacts, ReportFacts, Row
-from adreg.service.samples import samples_of
-from adreg.service.scoring import photos_of
-from adreg.service.shots import taken
-from adreg.service.supervisor import Tick
+from adreg.service.report.shots import taken
+from adreg.service.running.supervisor import Tick
+from adreg.service.scores.scoring import photos_of
+from adreg.service.training.lines import kept, line_of
+from adreg.service.training.samples import samples_of
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 

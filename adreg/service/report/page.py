@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adreg.service.demo_pictures import ALONE, BASE, MERGED
+from adreg.service.demo.pictures import ALONE, BASE, MERGED
 from adreg.service.report.facts import LEAST_ADAPTER, LEAST_MERGED, MOST_BASE, SCORES, Facts
 from adreg.service.report.templates import fill
 

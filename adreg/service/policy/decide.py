@@ -1,0 +1,211 @@
+"""What is to be done next, and why: pure functions of rules, registry, job table and folders.
+
+Whoever carries out what `next_actions` says, in any order and any number of times, comes to a state
+in which nothing is to be done. Nothing here touches disk or database: `policy_state` reads the
+state, `acting` carries out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+from adreg.domain import trigger_for, version_of, without_version
+from adreg.errors import AdregError
+from adreg.service.policy import sets
+from adreg.service.policy.records import (
+    Action,
+    Judge,
+    Keys,
+    Rest,
+    Run,
+    Score,
+    Settled,
+    Standing,
+    State,
+    Train,
+    again,
+)
+from adreg.service.policy.standing import standing_of
+from adreg.service.rules.records import Rules
+
+
+def next_actions(rules: Rules, state: State, keys: Keys) -> list[Action]:
+    """What is to be done now, each with its reason; a Rest says why nothing is.
+
+    `keys` tells what a train or merge job would be known by, as the job table does.
+    """
+    state = _at_home(state)
+    trains = _trains(state, keys)
+    standings = standing_of(rules, state)
+    pending = [action for action in trains if isinstance(action, Train)]
+    return [
+        *trains,
+        *(action for standing in standings for action in _of_standing(standing, state)),
+        *sets.merges(rules, state, keys, standings, pending),
+        *_publications(state, standings),
+    ]
+
+
+def _at_home(state: State) -> State:
+    """Jobs and adapters below the folder that they are of by now.
+
+    That may have been moved since, and its root with it; and of what was trained before there were
+    rules nobody wrote down where it came from. Photos tell.
+    """
+    there = {settled.folder for settled in state.settled}
+    by_subject = {settled.subject: settled.folder for settled in state.settled}
+    runs = tuple(
+        replace(run, folder=by_subject[run.subject])
+        if run.folder not in there and run.subject in by_subject
+        else run
+        for run in state.runs
+    )
+    homes = {run.digest: run.folder for run in runs if run.digest}
+    adapters = tuple(
+        held
+        if homes.get(held.digest, held.folder) == held.folder
+        else replace(held, folder=homes[held.digest])
+        for held in state.adapters
+    )
+    return replace(state, runs=runs, adapters=adapters)
+
+
+def _trains(state: State, keys: Keys) -> list[Action]:
+    """One of every settled folder: its training, or why there is none."""
+    names = _Names(state)
+    by_key = {run.key: run for run in state.runs}
+    before = {run.folder: run for run in state.runs}  # the latest of each folder
+    there = {held.digest for held in state.adapters if held.present}
+    found: list[Action] = []
+    for settled in sorted(state.settled, key=lambda one: one.folder):
+        try:
+            run, name = _place(settled, keys, names, by_key)
+        except AdregError as error:
+            found.append(Rest(settled.folder.name, error.message, error))
+            continue
+        if run is None:
+            reason = _reason(settled, before.get(settled.folder))
+            action = Train(settled.folder, name, _called(settled, name), reason, settled.root)
+            names.take(settled, name)
+            found.append(action)
+        elif (told := _of_run(settled, run, there)) is not None:
+            found.append(told)
+    return found
+
+
+def _place(
+    settled: Settled, keys: Keys, names: _Names, by_key: dict[str, Run]
+) -> tuple[Run | None, str]:
+    """The job that this folder, as it is, has or had; None, and the name for a new one.
+
+    The first version is named after the folder, `name-2` where that is somebody else's; what
+    the folder has become since is `name@2`.
+    """
+    for number in count(1):
+        stem = settled.name if number == 1 else f"{settled.name}-{number}"
+        for name in (version_of(stem, version) for version in count(1)):
+            run = by_key.get(keys.train(settled, _called(settled, name)))
+            if run is not None:
+                return run, run.name
+            if names.taken(name):
+                continue
+            if names.open_to(settled, stem) and names.trigger_free(settled, name):
+                return None, name
+            if not (names.open_to(settled, stem) and settled.root.line):
+                break
+    raise AssertionError("names never end")
+
+
+def _called(settled: Settled, name: str) -> str:
+    """What the trigger is made of. A version has its adapter's own; on a line, where the earlier
+    one is there still, it is a further concept."""
+    return name if settled.root.line else without_version(name)
+
+
+class _Names:
+    """Who has which names and triggers: by the table of names, and by jobs under way."""
+
+    def __init__(self, state: State) -> None:
+        folders = {run.digest: run.folder for run in state.runs if run.digest}
+        live = [run for run in state.runs if run.live]
+        self._names = {name: folders.get(digest) for name, digest in state.names.items()}
+        self._names |= {run.name.casefold(): run.folder for run in live}
+        self._names |= {m.name.casefold(): None for m in state.merges if m.live and m.name}
+        self._triggers: dict[tuple[str, str], str] = {}
+        holders = [*((a.base, a.triggers, a.name) for a in state.adapters)]
+        for base, triggers, name in [*holders, *((r.base, r.triggers, r.name) for r in live)]:
+            for trigger in triggers:
+                self._triggers.setdefault((base, trigger.casefold()), without_version(name))
+
+    def taken(self, name: str) -> bool:
+        return name.casefold() in self._names
+
+    def open_to(self, settled: Settled, stem: str) -> bool:
+        """Whether the folder's adapters may have that name: it is nobody else's."""
+        return self._names.get(stem.casefold(), settled.folder) == settled.folder
+
+    def take(self, settled: Settled, name: str) -> None:
+        self._names[name.casefold()] = settled.folder
+        trigger = trigger_for(_called(settled, name)).casefold()
+        self._triggers.setdefault((settled.base, trigger), without_version(name))
+
+    def trigger_free(self, settled: Settled, name: str) -> bool:
+        called = _called(settled, name)
+        holder = self._triggers.get((settled.base, trigger_for(called).casefold()))
+        if holder is None:
+            return True
+        # An earlier version of the same adapter has it, and may; not on a line (see _called).
+        return not settled.root.line and holder.casefold() == without_version(name).casefold()
+
+
+def _reason(settled: Settled, before: Run | None) -> str:
+    if before is None:
+        return "a new folder"
+    what = "rules" if before.subject == settled.subject else "photos, captions or class"
+    return f"other {what} than job {before.id} had"
+
+
+def _of_run(settled: Settled, run: Run, there: Collection[str]) -> Rest | None:
+    """Why the folder is not trained; None where that is told of its adapter."""
+    what = settled.folder.name
+    if run.live:
+        return Rest(what, f"job {run.id} is {run.state}")
+    if run.state != "done":
+        return Rest(what, f"job {run.id} {run.state}; {again(run.id)}", stuck=True)
+    if run.digest not in there:
+        told = f"job {run.id} trained it, but its adapter is gone; again: adreg train {what}"
+        return Rest(what, told, stuck=True)
+    return None
+
+
+def _of_standing(standing: Standing, state: State) -> Iterator[Action]:
+    held, verdict = standing.held, standing.verdict
+    if standing.root is None:
+        return
+    if verdict.kind == "score":
+        yield Score(held.digest, held.name, verdict.reason, standing.root)
+    elif verdict.kind == "waits":
+        yield Rest(held.name, verdict.reason)
+    elif standing.gated and state.verdicts.get(held.digest) != (verdict.passed, verdict.reason):
+        yield Judge(held.digest, held.name, verdict.reason, verdict.passed)
+    elif not verdict.passed:
+        yield Rest(held.name, f"held back: {verdict.reason}", verdict.error(held.name))
+    else:
+        yield Rest(held.name, verdict.reason)
+
+
+def _publications(state: State, standings: Sequence[Standing]) -> Iterator[Action]:
+    """Of each repository the newest adapter that may go there, and nothing while a newer one is
+    still on its way."""
+    newest: dict[str, Standing] = {}
+    for standing in sorted(standings, key=lambda one: one.held.order):
+        target = standing.root.publish if standing.root else None
+        if target is not None and (standing.verdict.passed or standing.verdict.pending):
+            stem = without_version(standing.held.name)
+            newest[target.repo_of(stem, standing.held.line)] = standing
+    for repo, standing in sorted(newest.items()):
+        if standing.verdict.passed and standing.root and standing.root.publish:
+            held, private = standing.held, standing.root.publish.private
+            yield from sets.publication(state, held.digest, held.name, repo, private)
