@@ -81,7 +81,8 @@ def _trains(state: State, keys: Keys) -> list[Action]:
     found: list[Action] = []
     for settled in sorted(state.settled, key=lambda one: one.folder):
         try:
-            run, name = _place(settled, keys, names, by_key)
+            run = _run_of(settled, keys, state.runs)
+            run, name = (run, run.name) if run else _place(settled, keys, names, by_key)
         except AdregError as error:
             found.append(Rest(settled.folder.name, error.message, error))
             continue
@@ -93,6 +94,19 @@ def _trains(state: State, keys: Keys) -> list[Action]:
         elif (told := _of_run(settled, run, there)) is not None:
             found.append(told)
     return found
+
+
+def _run_of(settled: Settled, keys: Keys, runs: Sequence[Run]) -> Run | None:
+    """The job that this folder, as it is, has or had, whatever it was called then.
+
+    Asked before names: where the job that had the folder's own name failed, that name is free
+    again, and what was trained as `name-2` would be trained once more.
+    """
+    for run in runs:
+        same = (run.folder, run.subject) == (settled.folder, settled.subject)
+        if same and run.key == keys.train(settled, _called(settled, run.name)):
+            return run
+    return None
 
 
 def _place(

@@ -272,6 +272,16 @@ def test_a_score_that_cannot_be_measured_holds_back_and_says_why() -> None:
     assert not [action for action in zoo.wanted() if isinstance(action, Score | Publish)]
 
 
+def test_a_name_that_a_failed_job_leaves_free_trains_nobody_again() -> None:
+    zoo = world()
+    zoo.drop("Rex", "1")
+    zoo.drop("rex", "2")
+    zoo.act()
+    zoo.run_next("failed")
+    zoo.settle()
+    assert [(run.name, run.subject) for run in zoo.state.runs] == [("rex", "1"), ("rex-2", "2")]
+
+
 NAMES = st.sampled_from(["ann", "bob", "rex", "tom", "Rex"])
 STEPS = st.lists(
     st.one_of(
