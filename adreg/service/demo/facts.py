@@ -14,7 +14,7 @@ from adreg.errors import NotFoundError
 from adreg.registry import jobs, scores
 from adreg.service.demo.photos import SEED, draw_rivals
 from adreg.service.demo.pictures import Shots, Trial, called, compare
-from adreg.service.demo.plan import CHECKPOINT, Demo
+from adreg.service.demo.plan import Demo
 from adreg.service.report.facts import Facts, SubjectFacts
 from adreg.service.training.cautions import training_cautions
 from adreg.service.workspace import Workspace
@@ -22,8 +22,13 @@ from adreg.service.workspace import Workspace
 _PROGRAMS = ("adreg", "torch", "diffusers", "transformers", "peft")
 
 
-def gather(demo: Demo, ws: Workspace, learnt: Sequence[Adapter], *, drawn: bool) -> Facts:
-    """Pictures of every subject by every model, and whose photos each is nearest to."""
+def gather(
+    demo: Demo, ws: Workspace, learnt: Sequence[Adapter], merged: str, *, drawn: bool
+) -> Facts:
+    """Pictures of every subject by every model, and whose photos each is nearest to.
+
+    `merged` is the name of the checkpoint that the `learnt` became.
+    """
     effort = demo.effort
     trial = Trial(
         demo.folder / "pictures",
@@ -34,7 +39,7 @@ def gather(demo: Demo, ws: Workspace, learnt: Sequence[Adapter], *, drawn: bool)
         demo.tick,
     )
     with demo.stage("pictures", "base, each adapter, merged checkpoint: same prompts, same noise"):
-        shots = trial.take(ws, learnt, CHECKPOINT)
+        shots = trial.take(ws, learnt, merged)
     trained = {str(adapter.name): _trained(ws, adapter) for adapter in learnt}
     photos = {name: _photos(ws, job) for name, job in trained.items()}
     others = _others(demo, learnt, photos, drawn)
@@ -59,8 +64,8 @@ def gather(demo: Demo, ws: Workspace, learnt: Sequence[Adapter], *, drawn: bool)
         drawn=drawn,
         seconds=demo.seconds,
         warnings=list(dict.fromkeys(cautions)),
-        by_hand=_by_hand(demo, learnt),
-        made_with=_made_with(demo, ws),
+        by_hand=_by_hand(demo, learnt, merged),
+        made_with=_made_with(demo, ws, merged),
     )
 
 
@@ -116,22 +121,22 @@ def _scores(ws: Workspace, adapter: Adapter) -> dict[str, float]:
     return {score.name: score.value for score in scores.of(ws.registry.db, adapter.digest)}
 
 
-def _by_hand(demo: Demo, learnt: Sequence[Adapter]) -> list[str]:
+def _by_hand(demo: Demo, learnt: Sequence[Adapter], merged: str) -> list[str]:
     names = [str(adapter.name) for adapter in learnt]
     folder, thing = demo.folder.name, called(learnt[0])
     prompt, how = f"a photo of {thing}", f"--guidance {demo.effort.guidance:g}"
     return [
         f"export ADREG_HOME={folder}/home",
         f"adreg watch {folder}/subjects --once",
-        f"adreg merge {' '.join(names)} --name {CHECKPOINT}",
+        f"adreg merge {' '.join(names)} --name {merged}",
         f'adreg generate "{prompt}" --adapters {names[0]} -n 16 {how} --out {names[0]}.png',
-        f'adreg generate "{prompt}" --checkpoint {CHECKPOINT} -n 16 {how} --out merged.png',
+        f'adreg generate "{prompt}" --checkpoint {merged} -n 16 {how} --out merged.png',
     ]
 
 
-def _made_with(demo: Demo, ws: Workspace) -> dict[str, str]:
+def _made_with(demo: Demo, ws: Workspace, merged: str) -> dict[str, str]:
     effort = demo.effort
-    base, checkpoint = ws.base(POCKET), ws.registry.checkpoint(CHECKPOINT)
+    base, checkpoint = ws.base(POCKET), ws.registry.checkpoint(merged)
     return {
         "base": f"{base.name}, {base.digest}",
         "checkpoint": f"{checkpoint.digest}, merged with {checkpoint.method}",

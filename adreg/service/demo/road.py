@@ -6,12 +6,16 @@ Everything happens in one folder with a registry of its own; the user's registry
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from adreg.bases.folder import POCKET
-from adreg.domain import Adapter, Json
-from adreg.registry import adapters
+from adreg.domain import Adapter, Json, version_of
+from adreg.errors import ConflictError
+from adreg.merge.recipe import MergeRecipe
+from adreg.registry import adapters, names
 from adreg.service.demo.facts import gather
 from adreg.service.demo.photos import drop_copies, drop_drawn
 from adreg.service.demo.plan import CHECKPOINT, Demo
@@ -39,14 +43,14 @@ def run_demo(demo: Demo, settings: Settings, subjects: Path | None) -> Json:
     """
     own = replace(settings, home=demo.home, base=POCKET, settle_seconds=_SETTLE_SECONDS)
     ws = Workspace.open(own)
-    names = _drop(demo, subjects)
+    folders = _drop(demo, subjects)
     _watch(demo, ws)
-    learnt = [_adapter_of(ws, name) for name in names]
+    learnt = [_adapter_of(ws, folder) for folder in folders]
     _score(demo, ws, learnt)
-    _merge(demo, ws, learnt)
-    facts = gather(demo, ws, learnt, drawn=subjects is None)
+    merged = _merge(demo, ws, learnt)
+    facts = gather(demo, ws, learnt, merged, drawn=subjects is None)
     sheets, picture, report = _show(demo, facts)
-    checkpoint = ws.registry.checkpoint(CHECKPOINT)
+    checkpoint = ws.registry.checkpoint(merged)
     return {
         "report": str(report),
         "picture": str(picture),
@@ -94,11 +98,24 @@ def _score(demo: Demo, ws: Workspace, learnt: Sequence[Adapter]) -> None:
             run_now(ws, scoring.enqueue(ws, wanted), demo.tick)
 
 
-def _merge(demo: Demo, ws: Workspace, learnt: Sequence[Adapter]) -> None:
-    names = [str(adapter.name) for adapter in learnt]
-    with demo.stage("merge", " ".join(names)):
-        recipe, base = merging.make_recipe(ws, names, "loraclr", refine_steps=demo.effort.refine)
-        run_now(ws, merging.request_merge(ws, recipe, base, CHECKPOINT), demo.tick)
+def _merge(demo: Demo, ws: Workspace, learnt: Sequence[Adapter]) -> str:
+    """The checkpoint's name."""
+    parts = [str(adapter.name) for adapter in learnt]
+    with demo.stage("merge", " ".join(parts)):
+        recipe, base = merging.make_recipe(ws, parts, "loraclr", refine_steps=demo.effort.refine)
+        name = _name_for(ws, recipe)
+        run_now(ws, merging.request_merge(ws, recipe, base, name), demo.tick)
+    return name
+
+
+def _name_for(ws: Workspace, recipe: MergeRecipe) -> str:
+    """demo; demo@2 where an earlier release, or a run on other photos, made another demo."""
+    made = merging.made_by(ws, recipe.digest())
+    for name in (version_of(CHECKPOINT, number) for number in count(1)):
+        with suppress(ConflictError):
+            names.check_free(ws.registry.db, name, made.digest if made else None)
+            return name
+    raise AssertionError("names never end")
 
 
 def _show(demo: Demo, facts: Facts) -> tuple[list[Path], Path, Path]:

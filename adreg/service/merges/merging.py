@@ -82,7 +82,7 @@ def request_merge(ws: Workspace, recipe: MergeRecipe, base: Base, name: str | No
     """
     plan(ws, recipe, base)
     key = recipe.digest()
-    made = _made(ws, key)
+    made = made_by(ws, key)
     if name is not None:
         names.check_free(ws.registry.db, check_name(name), made.digest if made else None)
         if made is not None:
@@ -197,7 +197,8 @@ def _files(ws: Workspace, recipe: MergeRecipe) -> list[tuple[str, Path]]:
     return [(ref.name, store.adapter_path(ref.digest)) for ref in recipe.adapters]
 
 
-def _made(ws: Workspace, key: str) -> Checkpoint | None:
+def made_by(ws: Workspace, key: str) -> Checkpoint | None:
+    """What the merge job of that key, a recipe's digest, has made."""
     job = jobs.find(ws.registry.db, "merge", key)
     if job is None or job.state != "done" or job.result is None:
         return None

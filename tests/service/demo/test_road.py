@@ -108,6 +108,15 @@ def test_started_again_it_does_nothing_twice(ran: Run) -> None:
     }
 
 
+def test_merged_otherwise_since_it_is_a_version_beside_the_earlier(ran: Run) -> None:
+    """As a release does that merges with other defaults."""
+    other = Demo(ran.demo.folder, ran.said.append, effort=replace(LITTLE, refine=2))
+    assert run_demo(other, ran.settings, None)["checkpoint"] == "demo@2"
+    assert run_demo(other, ran.settings, None)["checkpoint"] == "demo@2"
+    again = Demo(ran.demo.folder, ran.said.append, effort=LITTLE)
+    assert run_demo(again, ran.settings, None)["path"] == ran.result["path"]
+
+
 def test_a_picture_is_a_hit_where_its_own_photos_are_nearest(ran: Run) -> None:
     ws = Workspace.open(replace(ran.settings, home=ran.demo.home, base=POCKET))
     adapter = ws.registry.adapter("rex")
