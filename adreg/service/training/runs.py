@@ -20,6 +20,7 @@ from adreg.domain import (
     Job,
     JobState,
     Json,
+    Subject,
     SubjectKind,
     check_name,
     is_plain,
@@ -95,39 +96,12 @@ def _queue(
     ws: Workspace, wish: TrainingWish, spec: TrainSpec, base: Base, judge: Json | None
 ) -> Job:
     first = SubjectWish(wish.folder, wish.class_word, wish.called or wish.name, wish.kind)
-    subject, *others = (
+    stored = [
         take_in(ws, one.folder, name=one.name, class_word=one.class_word, kind=one.kind)
         for one in (first, *wish.also)
-    )
-    digests = [one.digest for one in (subject, *others)]
-    key = train_key(digests, spec, base, wish.line, judge)
-    request = {
-        "subject": subject.digest,
-        "images": list(subject.images),
-        "base": reference(base),
-        "base_digest": base.digest,
-        "base_name": base.name,
-        "spec": spec.to_json(),
-        "name": wish.name,
-        "line": wish.line,
-        "scorer": wish.scorer,
-        "identity_scorer": wish.identity_scorer,
-        "set_aside": dict(subject.set_aside),
-        "source": subject.source,
-        "folder": _plain_path(wish.folder),
-        "tags": list(wish.tags),
-        "also": [
-            {
-                "subject": other.digest,
-                "images": list(other.images),
-                "set_aside": dict(other.set_aside),
-                "source": other.source,
-            }
-            for other in others
-        ],
-        "judge": judge,
-        "tensorboard": log_folder(wish),
-    }
+    ]
+    key = train_key([subject.digest for subject in stored], spec, base, wish.line, judge)
+    request = _request(wish, stored, spec, base, judge)
     # The name is looked up and taken in one transaction: another process may want it as well.
     with immediate(ws.registry.db):
         if jobs.find(ws.registry.db, "train", key) is None:
@@ -135,8 +109,8 @@ def _queue(
         if spec.method == "orthogonal":
             column = columns.assign(ws.registry.db, base.digest, key, spec.rank)
             request["spec"] = replace(spec, first_column=column).to_json()
-        for one in (subject, *others):
-            sources.insert_subject(ws.registry.db, one)
+        for subject in stored:
+            sources.insert_subject(ws.registry.db, subject)
         return jobs.enqueue(
             ws.registry.db,
             "train",
@@ -145,6 +119,38 @@ def _queue(
             lock=f"line {base.digest} {wish.line}" if wish.line else None,
             revive=wish.revive if _still_there(ws, key) else (*wish.revive, "done"),
         )
+
+
+def _request(
+    wish: TrainingWish, stored: Sequence[Subject], spec: TrainSpec, base: Base, judge: Json | None
+) -> Json:
+    """The job's request; its first subject lies in it as it always has, the others in `also`."""
+    first, *others = map(_subject_request, stored)
+    return {
+        **first,
+        "base": reference(base),
+        "base_digest": base.digest,
+        "base_name": base.name,
+        "spec": spec.to_json(),
+        "name": wish.name,
+        "line": wish.line,
+        "scorer": wish.scorer,
+        "identity_scorer": wish.identity_scorer,
+        "folder": _plain_path(wish.folder),
+        "tags": list(wish.tags),
+        "also": others,
+        "judge": judge,
+        "tensorboard": log_folder(wish),
+    }
+
+
+def _subject_request(subject: Subject) -> Json:
+    return {
+        "subject": subject.digest,
+        "images": list(subject.images),
+        "set_aside": dict(subject.set_aside),
+        "source": subject.source,
+    }
 
 
 def check_kind(kind: str) -> SubjectKind:
