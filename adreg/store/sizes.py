@@ -13,11 +13,18 @@ def size_of(path: Path) -> int:
 
 
 def files_below(path: Path) -> list[tuple[Path, int]]:
-    """Every file below a folder (or the file itself) with its bytes; what vanishes is left out."""
+    """Every file below a folder (or the file itself) with its bytes; what vanishes is left out.
+
+    Of several names of one file (hard links) the first has its bytes, the others none.
+    """
     found = []
+    seen: set[tuple[int, int]] = set()
     for file in [path] if not path.is_dir() else _walk(path):
         with suppress(OSError):
-            found.append((file, file.lstat().st_size))
+            stat = file.lstat()
+            known = (stat.st_dev, stat.st_ino) in seen
+            seen.add((stat.st_dev, stat.st_ino))
+            found.append((file, 0 if known else stat.st_size))
     return found
 
 
