@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from adreg.errors import ArtifactError, ExternalError
 from adreg.registry.migrations import migrations
+from adreg.store.mounts import mounts_here, network_drive
 
 BUSY_MILLISECONDS = 15_000
 
@@ -23,8 +24,9 @@ def open_database(path: Path) -> Database:
     """Opens the registry's database, makes its folder (0700) and brings its tables up to date.
 
     Raises ArtifactError where the file is no SQLite database, ExternalError where it cannot be
-    written.
+    written, or lies on a network drive.
     """
+    _check_local(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
@@ -38,6 +40,18 @@ def open_database(path: Path) -> Database:
             f"{path}: {error.strerror}", remedy="set ADREG_HOME elsewhere"
         ) from error
     return db
+
+
+def _check_local(path: Path) -> None:
+    """Processes share a WAL journal's index by memory, which two machines do not have in common:
+    one would write over what the other wrote."""
+    drive = network_drive(path, mounts_here())
+    if drive is not None:
+        raise ExternalError(
+            f"{path} lies on a network drive ({drive}), where a registry loses what it is told",
+            remedy="move the home to a local disk, and set ADREG_HOME; folders of photos may stay"
+            " where they are",
+        )
 
 
 def _close_to_others(home: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adreg.errors import ArtifactError
+from adreg.errors import ArtifactError, ExternalError
 from adreg.registry.api import Registry
 from adreg.registry.connection import immediate, open_database
 from adreg.registry.migrations import migrations
+from adreg.store import mounts
 
 
 def test_opens_with_wal_and_foreign_keys(registry: Registry) -> None:
@@ -23,6 +24,19 @@ def test_home_is_closed_to_others(tmp_path: Path) -> None:
     open_database(path)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_registry_on_a_network_drive_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(f"/dev/a / ext4 rw 0 0\nnas:/homes {tmp_path}/nas nfs4 rw 0 0\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    with pytest.raises(ExternalError, match=r"network drive \(nfs4\)") as caught:
+        open_database(tmp_path / "nas" / "home" / "registry.db")
+    assert "ADREG_HOME" in str(caught.value.remedy)
+    assert not (tmp_path / "nas").exists()
+    open_database(tmp_path / "local" / "registry.db")
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:

@@ -26,13 +26,13 @@ from adreg.service.house.checks import Check, broken, fine, warning
 from adreg.service.house.checks_of_store import store_checks
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings, home_folder, load_settings
+from adreg.store.mounts import Mount, network_drive
 
 _GB = 10**9
 _LITTLE_DISK, _NO_DISK, _LITTLE_MEMORY = 2 * _GB, _GB // 5, _GB
 _SECONDS_FOR_TORCH, _SECONDS_FOR_HUB = 300.0, 30.0
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _INOTIFY = Path("/proc/sys/fs/inotify")
-_NETWORK = ("nfs", "cifs", "smb", "afp", "9p", "sshfs", "ceph", "gluster", "davfs", "rclone")
 # In the line that names versions; the others are named where they do not fit.
 _NAMED = ("adreg", "torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
 
@@ -166,16 +166,7 @@ def _database(path: Path) -> Iterator[Check]:
         yield fine("database", f"{path} is sound ({readable_size(path.stat().st_size)})")
 
 
-def network_drive(path: Path, mounts: list[tuple[str, str]]) -> str | None:
-    """The kind of network drive that a path lies on, by the mount points (path, type) there are;
-    None for a local disk."""
-    above = {str(folder) for folder in (path, *path.parents)}
-    kinds = [(len(point), kind) for point, kind in mounts if point in above]
-    kind = max(kinds)[1] if kinds else ""
-    return kind if any(name in kind for name in _NETWORK) else None
-
-
-def _mounts() -> list[tuple[str, str]]:
+def _mounts() -> list[Mount]:
     return [(one.mountpoint, one.fstype) for one in psutil.disk_partitions(all=True)]
 
 

@@ -14,7 +14,6 @@ from adreg.registry.connection import immediate
 from adreg.registry.scores import previews_of
 from adreg.service.house.checks import Check
 from adreg.service.house.checks_of_store import store_checks
-from adreg.service.house.doctor import network_drive
 from adreg.service.workspace import Workspace
 from tests.cli import Cli
 from tests.hub_server import HubServer
@@ -150,19 +149,3 @@ def test_a_row_that_points_at_no_row_is_damage(ws: Workspace) -> None:
         connection.execute("update adapters set continued_from='gone'")
     connection.close()
     assert "adapters: a row points at no adapters" in health.damage(ws.settings.database)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/home/me/adreg/registry.db", None),
-        ("/mnt/nas/adreg/registry.db", "nfs4"),
-        ("/mnt/nas/local/registry.db", None),
-        ("/mnt/nas2/registry.db", None),
-        ("/media/share/registry.db", "fuse.sshfs"),
-    ],
-)
-def test_network_drives_are_known_by_their_mount(path: str, kind: str | None) -> None:
-    mounts = [("/", "ext4"), ("/mnt/nas", "nfs4"), ("/mnt/nas/local", "xfs"),
-              ("/media/share", "fuse.sshfs")]  # fmt: skip
-    assert network_drive(Path(path), mounts) == kind
