@@ -23,12 +23,11 @@ from adreg.errors import AdregError, ExternalError
 from adreg.jobs import stop
 from adreg.jobs.device import hold_device
 from adreg.jobs.progress import ProgressFile
-from adreg.jobs.protocol import JOB_FILE, LOCK_FILE, RESULT_FILE
+from adreg.jobs.protocol import JOB_FILE, LOCK_FILE, NEEDS_NO_DEVICE, RESULT_FILE
 from adreg.store.staging import read_json, write_json_atomic
 
 # Every other kind keeps nothing at its end, or what it keeps at any time: SIGTERM ends it.
 _SAVES_STATE = ("train",)
-_NEEDS_NO_DEVICE = ("publish", "pull", "convert", "export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -92,7 +91,7 @@ def _dispatch(job: Json, staging: Path) -> Json:
     run: Callable[[Json, Path, Progress], Json] = importlib.import_module(
         f"adreg.jobs.{job['kind']}"
     ).run
-    if job["kind"] in _NEEDS_NO_DEVICE:
+    if job["kind"] in NEEDS_NO_DEVICE:
         return run(job["inputs"], staging, progress)
     from adreg.bases.load import pick_device
 

@@ -22,6 +22,7 @@ update jobs set state='running', attempt=attempt+1, worker=:worker, lease_until=
                 error=null, updated=:stamp
  where id=(select id from jobs j
             where (:id is null or id=:id) and failures<max_failures
+              and kind not in (select value from json_each(:left_out))
               and (not_before<=:now or updated>:stamp)
               and (state='queued' or (state='running' and lease_until<:now))
               and (lock is null or not exists (
@@ -61,8 +62,15 @@ def enqueue(
     return _job(row)
 
 
-def claim(db: Database, worker: str, lease_seconds: float, job_id: int | None = None) -> Job | None:
+def claim(
+    db: Database,
+    worker: str,
+    lease_seconds: float,
+    job_id: int | None = None,
+    left_out: Sequence[str] = (),
+) -> Job | None:
     """Leases the next job that may run (or the one named) to `worker`; None where there is none.
+    Kinds that are `left_out` wait.
 
     A job that was put off by a clock that has been set back since (it was written in the future)
     is not waited for.
@@ -76,6 +84,7 @@ def claim(db: Database, worker: str, lease_seconds: float, job_id: int | None = 
                 "until": clock + lease_seconds,
                 "now": clock,
                 "id": job_id,
+                "left_out": dump(left_out),
                 "stamp": now(),
             },
         ).fetchone()

@@ -45,6 +45,16 @@ def test_priority_goes_first(registry: Registry) -> None:
     assert claimed.id == urgent.id
 
 
+def test_kinds_that_are_left_out_wait(registry: Registry) -> None:
+    first, second = (jobs.enqueue(registry.db, kind, "a", {}) for kind in ("train", "publish"))
+    assert jobs.claim(registry.db, "w", LEASE, first.id, ["train", "score"]) is None
+    taken = [jobs.claim(registry.db, "w", LEASE, left_out=["train"]) for _ in range(2)]
+    assert [job and job.id for job in taken] == [second.id, None]
+    last = jobs.claim(registry.db, "w", LEASE, left_out=["publish"])
+    assert last is not None
+    assert last.id == first.id
+
+
 def test_an_expired_lease_is_taken_over_and_the_stale_worker_is_fenced_out(
     registry: Registry,
 ) -> None:

@@ -65,7 +65,7 @@ def _run(ws: Workspace, job: Job) -> Json:
 
 def _device(staging: Path) -> str | None:
     try:
-        device: str = read_json(staging / JOB_FILE)["device"]
+        device: str | None = read_json(staging / JOB_FILE)["device"]
     except AdregError:  # claimed, not yet begun
         return None
     return device

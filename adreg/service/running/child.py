@@ -119,8 +119,12 @@ def staging_folder(settings: Settings, job_id: int) -> Path:
     return settings.staging / str(job_id)
 
 
-def start_child(settings: Settings, job: Job, inputs: Json, *, device: str, wait: bool) -> OwnChild:
+def start_child(
+    settings: Settings, job: Job, inputs: Json, *, device: str | None, wait: bool
+) -> OwnChild:
     """Starts the child of a claimed job in its staging folder, an orphan of it ended first.
+
+    `device` is None for a kind that needs none.
 
     Raises ExternalError where the disk refuses.
     """

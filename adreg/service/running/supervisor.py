@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
-from adreg.domain import Job, Json
+from adreg.domain import Job, JobKind, Json
 from adreg.errors import BY_NAME, AdregError, ConflictError, ExternalError
+from adreg.jobs.protocol import NEEDS_NO_DEVICE
 from adreg.registry import jobs
 from adreg.registry.connection import patient
 from adreg.service.running import guard, kinds
@@ -30,6 +31,7 @@ from adreg.service.workspace import Workspace
 Tick = Callable[[Child], None]
 _SECONDS_BETWEEN_TICKS = 0.1
 _SECONDS_BETWEEN_CLAIMS = 0.5
+_NO_DEVICE = None  # the place of a job that needs none
 
 
 def quiet(child: Child) -> None:
@@ -38,11 +40,11 @@ def quiet(child: Child) -> None:
 
 @dataclass
 class _Run:
-    """A claimed job and the child that does it, on a device of its own."""
+    """A claimed job and the child that does it, on a device of its own or on none."""
 
     ws: Workspace
     child: OwnChild
-    device: str
+    device: str | None
     endures: bool
     _pulse: guard.Pulse = field(init=False)
     _lease_until: float = field(init=False)
@@ -105,7 +107,8 @@ class _Run:
 
 
 class Crew:
-    """The children of this process, at most one a device, followed in one loop.
+    """The children of this process, followed in one loop: at most one a device, and one that needs
+    none, so that no publication waits for hours of training.
 
     A context: whatever it is left by, children that still work are asked to save their state and
     stop, and their jobs are given back. One that `endures` waits while the disk is full; else that
@@ -123,7 +126,8 @@ class Crew:
         self._ws = ws
         self._wait = wait
         self._endures = endures
-        self._free = list(devices or ws.settings.devices or (ws.settings.device,))
+        named = devices or ws.settings.devices or (ws.settings.device,)
+        self._free: list[str | None] = [*named, _NO_DEVICE]
         self._runs: list[_Run] = []
         self._ended: list[Job] = []
         self._looked = self._guarded = float("-inf")
@@ -168,26 +172,33 @@ class Crew:
                 self._looked = float("-inf")
 
     def start(self, job_id: int | None = None) -> Job | None:
-        """Claims a job (the next, or the one named) and starts its child on a free device.
+        """Claims a job (the next, or the one named) and starts its child on a free place.
 
         None where none may run. One that cannot be started has ended.
         """
         ws = self._ws
         free_dead_workers(ws)
-        job = jobs.claim(ws.registry.db, me(), ws.settings.lease_seconds, job_id)
+        waiting = [kind for kind in get_args(JobKind) if not self._places_for(kind)]
+        job = jobs.claim(ws.registry.db, me(), ws.settings.lease_seconds, job_id, waiting)
         if job is None:
             return None
         try:
             inputs = kinds.resolve(ws, job)
-            child = start_child(ws.settings, job, inputs, device=self._free[0], wait=self._wait)
+            place = self._places_for(job.kind)[0]
+            child = start_child(ws.settings, job, inputs, device=place, wait=self._wait)
         except Exception as error:
             park(ws, job, error)
             return jobs.get(ws.registry.db, job.id)
         except BaseException:
             jobs.release(ws.registry.db, job)
             raise
-        self._runs.append(_Run(ws, child, self._free.pop(0), self._endures))
+        self._free.remove(place)
+        self._runs.append(_Run(ws, child, place, self._endures))
         return job
+
+    def _places_for(self, kind: str) -> list[str | None]:
+        """The first free one, where one is free."""
+        return [p for p in self._free if (p is _NO_DEVICE) == (kind in NEEDS_NO_DEVICE)][:1]
 
     def _start_what_may_run(self) -> None:
         while self._free and time.monotonic() - self._looked > _SECONDS_BETWEEN_CLAIMS:
