@@ -38,6 +38,7 @@ class Settings:
     lease_seconds: float = 30.0
     hang_seconds: float = 3600.0
     memory_share: float = 0.9
+    keep_days: float = 30.0
 
     @property
     def database(self) -> Path:

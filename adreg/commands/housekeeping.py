@@ -14,13 +14,14 @@ from adreg.domain import readable_size
 
 def gc(
     keep_days: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             help="How long to keep what may yet be wanted: what a failed or cancelled job could go"
-            " on from, logs, caches, samples, photos of removed adapters.",
+            " on from, logs, caches, samples, photos of removed adapters; else keep_days of"
+            " adreg.toml, or 30.",
         ),
-    ] = 30,
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would go; remove nothing.")
     ] = False,

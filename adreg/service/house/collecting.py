@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from adreg.domain import Json
-from adreg.errors import AdregError, ConflictError
+from adreg.errors import AdregError, ConflictError, UsageError
 from adreg.jobs.protocol import JOB_FILE
 from adreg.registry import bases, in_use, removal
 from adreg.registry.connection import immediate, rehearsed
@@ -24,7 +24,7 @@ from adreg.store.guard import INCOMING, taking_out
 from adreg.store.sizes import size_of
 from adreg.store.staging import read_json
 
-KEEP_DAYS = 30.0
+_LONGEST = 36_500.0  # days; more is as good as for ever
 # A report's pictures lie in their place for a moment before their job's request has gone by.
 _LEAST_AGE = timedelta(hours=1)
 _PHOTOS = "photos"
@@ -46,24 +46,27 @@ class Item:
         return {"what": self.what, "path": str(self.path), "why": self.why, "bytes": self.bytes}
 
 
-def foresee(ws: Workspace, keep_days: float = KEEP_DAYS) -> list[Item]:
-    """What `collect` would take; nothing is changed."""
+def foresee(ws: Workspace, keep_days: float | None = None) -> list[Item]:
+    """What `collect` would take; nothing is changed. Raises what that raises."""
     with rehearsed(ws.registry.db):
         return _find(ws, keep_days)
 
 
-def collect(ws: Workspace, keep_days: float = KEEP_DAYS) -> list[Item]:
-    """Takes out what nobody needs; `keep_days` is how long what may yet be wanted is kept: saved
-    states of jobs that failed or were cancelled, logs, caches, samples, photos of removed adapters,
-    adapters and models without a row.
+def collect(ws: Workspace, keep_days: float | None = None, *, unasked: bool = False) -> list[Item]:
+    """Takes out what nobody needs; `keep_days` is how long what may yet be wanted is kept (else as
+    the settings say): saved states of jobs that failed or were cancelled, logs, caches, samples,
+    photos of removed adapters, adapters and models without a row.
 
-    Waits for who is publishing. Raises ExternalError where the disk refuses, ConflictError where
-    the database knows nothing of a store that is not empty.
+    `unasked`, photos, adapters and models stay: whoever put an old database back can add them
+    again. Waits for who is publishing. Raises UsageError for a number that is none, ExternalError
+    where the disk refuses, ConflictError where the database knows nothing of a store that is not
+    empty.
     """
     with taking_out(ws.registry.store.root) as trash:
         with immediate(ws.registry.db):
             # Only what is found under the lock: a file whose row is being written is not among it.
-            found = [item for item in _find(ws, keep_days) if item.path != trash.folder]
+            found = _find(ws, keep_days, orphans=not unasked)
+            found = [item for item in found if item.path != trash.folder]
             for item in found:
                 if item.what != _PHOTOS:
                     trash.take(item.path)
@@ -74,12 +77,16 @@ def collect(ws: Workspace, keep_days: float = KEEP_DAYS) -> list[Item]:
     return found
 
 
-def _find(ws: Workspace, keep_days: float) -> list[Item]:
+def _find(ws: Workspace, keep_days: float | None, *, orphans: bool = True) -> list[Item]:
     """In the caller's transaction; drops the rows of the photos it finds."""
     _check_not_lost(ws)
-    look = _Look(ws, datetime.now(UTC) - timedelta(days=keep_days), in_use.stands(ws.registry.db))
-    ways = (look.staging, look.incoming, look.orphans, look.blobs, look.caches,
-            look.logs)  # fmt: skip
+    days = ws.settings.keep_days if keep_days is None else keep_days
+    if not days >= 0:
+        raise UsageError(f"cannot keep things for {days} days", remedy="name a number from 0")
+    before = datetime.now(UTC) - timedelta(days=min(days, _LONGEST))
+    look = _Look(ws, before, in_use.stands(ws.registry.db))
+    ways = [look.staging, look.incoming, look.blobs, look.caches, look.logs]
+    ways += [look.orphans] if orphans else []
     return [
         Item(what, path, why, size_of(path)) for way in ways for what, path, why in sorted(way())
     ]

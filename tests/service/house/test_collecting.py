@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adreg.domain import Job
-from adreg.errors import ConflictError
+from adreg.errors import ConflictError, UsageError
 from adreg.registry import jobs
 from adreg.registry.connection import immediate
 from adreg.service.house.collecting import Item, collect, foresee
 from adreg.service.house.removing import remove
+from adreg.service.house.retention import Retention
 from adreg.service.running.child import log_file, staging_folder
 from adreg.service.running.supervisor import run_now
 from adreg.service.training.runs import TrainingWish, request_training
@@ -92,6 +94,55 @@ def test_what_was_made_of_late_is_kept_for_a_while(ws: Workspace) -> None:
     os.utime(stray)
     assert collect(ws) == []
     assert [item.path for item in collect(ws, keep_days=0) if item.what == "adapters"] == [stray]
+
+
+def test_how_long_is_a_setting(ws: Workspace) -> None:
+    stray = old_file(ws.registry.store.adapter_path(STRAY)).parent
+    for keep, found in ((1e12, []), (30.0, [stray])):
+        kept = Workspace(replace(ws.settings, keep_days=keep), ws.registry)
+        assert [item.path for item in foresee(kept)] == found
+    assert foresee(ws, 1e12) == []
+    with pytest.raises(UsageError, match="nan days"):
+        foresee(ws, float("nan"))
+
+
+def test_the_daemon_takes_only_what_can_be_made_again_or_was_left_behind(ws: Workspace) -> None:
+    store = ws.registry.store
+    kept = [
+        old_file(store.adapter_path(STRAY)).parent,
+        old_file(store.checkpoint_path(STRAY) / "model_index.json").parent,
+        old_file(store.subject_path(STRAY) / "00.png").parent,
+        old_file(store.base_path(STRAY) / "model_index.json").parent,
+    ]
+    taken = [
+        old_file(staging_folder(ws.settings, 1) / "result.json").parent,
+        old_file(store.class_images_path(STRAY) / "00.png").parent,
+        old_file(store.root / INCOMING / "tmp1" / "content").parent,
+        old_file(log_file(ws.settings, 99)),
+    ]
+    said: list[str] = []
+    later = Retention(ws.settings, said.append)
+    later.look()
+    later.wait()
+    assert all(path.exists() for path in (*kept, *taken))  # it is not an hour old yet
+    retention = Retention(ws.settings, said.append, first=0)
+    for _ in range(2):  # the second look is of the same day
+        retention.look()
+        retention.wait()
+    assert [path for path in kept if not path.exists()] == []
+    assert [path for path in taken if path.exists()] == []
+    assert said == ["removed 4 files or folders that nobody needs any more (40 B)"]
+
+
+def test_a_collection_that_cannot_be_does_not_end_the_daemon(ws: Workspace) -> None:
+    (ws.settings.home / "registry.db").write_bytes(b"torn" * 1000)
+    for more in ws.settings.home.glob("registry.db-*"):
+        more.unlink()
+    said: list[str] = []
+    retention = Retention(ws.settings, said.append, first=0)
+    retention.look()
+    retention.wait()
+    assert [line.startswith("could not look") for line in said] == [True]
 
 
 def test_a_store_whose_database_is_gone_is_left_alone(ws: Workspace) -> None:
