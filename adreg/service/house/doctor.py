@@ -126,6 +126,9 @@ def _memory() -> Iterator[Check]:
 
 def _disk(home: Path) -> Iterator[Check]:
     there = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        remedy = "see its permissions and how it is mounted, or set ADREG_HOME elsewhere"
+        yield broken("disk", f"{there} cannot be written", remedy)
     free = shutil.disk_usage(there).free
     told, remedy = f"{readable_size(free)} free at {there}", "free some: adreg gc, adreg du"
     if free < _NO_DISK:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def hub() -> Iterator[HubServer]:
 def cli_on(ws: Workspace, hub: HubServer, **environ: str) -> Cli:
     online = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "ADREG_BASE": ws.settings.base}
     return Cli(ws.settings.home, ws.settings.home.parent, {**online, **environ})
+
+
+def cli_without_torch(home: Path, folder: Path) -> Cli:
+    fake = folder / "site" / "torch" / "__init__.py"
+    fake.parent.mkdir(parents=True)
+    fake.write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")
+    path = os.pathsep.join([str(fake.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return Cli(home, folder, {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
 
 
 def told(checks: Iterable[Check], state: str) -> list[str]:
@@ -81,18 +90,20 @@ def test_a_torch_that_does_not_load_and_settings_that_cannot_be_meant(
     ws: Workspace, tmp_path: Path
 ) -> None:
 
-    fake = tmp_path / "site" / "torch" / "__init__.py"
-    fake.parent.mkdir(parents=True)
-    fake.write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")
     (ws.settings.home / "adreg.toml").write_text("colour = 1\n")
-    path = os.pathsep.join([str(fake.parents[1]), os.environ.get("PYTHONPATH", "")])
-    cli = Cli(ws.settings.home, tmp_path, {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
-    ended = cli.run("doctor")
+    ended = cli_without_torch(ws.settings.home, tmp_path).run("doctor")
     assert ended.code == 5
     assert "adreg.toml: unknown key 'colour'" in ended.out
     assert "torch cannot be loaded: ImportError: libcudart.so.99" in ended.out
     assert "not logged in" in ended.out
     assert f"{ws.settings.database} is sound" in ended.out
+
+
+def test_a_home_that_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    ended = cli_without_torch(small_disk / "home", tmp_path).run("doctor")
+    assert ended.code == 5
+    assert f"broken   disk: {small_disk} cannot be written" in ended.out
 
 
 def test_rows_without_files(ws: Workspace) -> None:
