@@ -59,20 +59,22 @@ class _Lines(logging.Formatter):
 def read_log(settings: Settings, last: int) -> list[Json]:
     """The last entries, the oldest first, of as many files as that takes."""
     path = log_path(settings)
-    found: deque[Json] = deque(maxlen=last)
-    for number in range(_OLDER, -1, -1):
-        part = path.with_name(f"{path.name}.{number}") if number else path
-        with suppress(OSError):
-            found.extend(_entries(part.read_text("utf-8", errors="replace").splitlines()))
+    found = deque(_older(path), maxlen=last)
+    with suppress(OSError):
+        found.extend(_entries(path.read_text("utf-8", errors="replace").split("\n")))
     return list(found)
 
 
-def follow_log(settings: Settings) -> Iterator[Json]:
-    """What is logged from now on, for ever; a file that is rotated away is read to its end."""
+def follow_log(settings: Settings, last: int = 0) -> Iterator[Json]:
+    """The last entries, then what is logged from now on, for ever; a file that is rotated away is
+    read to its end."""
     path = log_path(settings)
+    # Opened before the older ones are read, and read on from here: no entry falls between.
     file = _wait_for(path)
-    file.seek(0, os.SEEK_END)
-    half = ""
+    found = deque(_older(path, opened=file), maxlen=last)
+    *lines, half = file.read().split("\n")
+    found.extend(_entries(lines))
+    yield from found
     while True:
         # Looked at before the rest is read: nothing is written to a file that was moved.
         moved = _moved(path, file)
@@ -100,6 +102,15 @@ def readable(entry: Json) -> str:
     below = [f"  hint: {entry['remedy']}"] if entry.get("remedy") else []
     below += [f"  {line}" for line in entry.get("traceback", "").splitlines()]
     return "\n".join([f"{clock}  {mark}{entry['message']}", *below])
+
+
+def _older(path: Path, opened: TextIO | None = None) -> Iterator[Json]:
+    """What is in the files that were rotated away, but for one that is `opened` already."""
+    for number in range(_OLDER, 0, -1):
+        with suppress(OSError):
+            part = path.with_name(f"{path.name}.{number}")
+            if opened is None or part.stat().st_ino != os.fstat(opened.fileno()).st_ino:
+                yield from _entries(part.read_text("utf-8", errors="replace").split("\n"))
 
 
 def _wait_for(path: Path) -> TextIO:

@@ -43,6 +43,30 @@ def test_what_is_followed_is_told_once_across_rotations(home: Home) -> None:
     assert len(told) >= seen + 11
 
 
+def test_following_begins_with_the_last_entries_and_misses_none(home: Home) -> None:
+    logger = open_log(home.settings, largest=400)
+    for number in range(10):
+        logger.info("entry %d", number)
+    following = follow_log(home.settings, 4)
+    first = next(following)
+    logger.info("logged meanwhile")
+    told = [first, *(next(following) for _ in range(4))]
+    assert [entry["message"] for entry in told] == [
+        *(f"entry {number}" for number in range(6, 10)),
+        "logged meanwhile",
+    ]
+    assert [entry["message"] for entry in read_log(home.settings, 5)] == [
+        entry["message"] for entry in told
+    ]
+
+
+def test_a_name_that_is_of_two_lines_to_some_is_in_one_entry(home: Home) -> None:
+    logger = open_log(home.settings)
+    logger.info("rex\u2028tom\x85mug")
+    assert [entry["message"] for entry in read_log(home.settings, 5)] == ["rex\u2028tom\x85mug"]
+    assert next(follow_log(home.settings, 1))["message"] == "rex\u2028tom\x85mug"
+
+
 def test_a_broken_line_is_left_out_and_trouble_is_readable(home: Home) -> None:
     logger = open_log(home.settings)
     facts = {"remedy": "free some disk space"}
