@@ -112,26 +112,33 @@ def stop(ws: Workspace, *, at_once: bool = False) -> Json:
     found = find(ws.settings)
     if found is None:
         raise NotFoundError("no daemon is running", remedy="start one: adreg daemon start FOLDER")
-    process = psutil.Process(found["pid"])
-    if not at_once:
-        process.terminate()
-        _, stubborn = psutil.wait_procs([process], timeout=_SECONDS_TO_STOP)
-        at_once = bool(stubborn)
-    if at_once:
-        _kill(process)
+    with suppress(psutil.NoSuchProcess):  # it has ended by itself in this very moment
+        process = psutil.Process(found["pid"])
+        if not at_once:
+            process.terminate()
+            _, stubborn = psutil.wait_procs([process], timeout=_SECONDS_TO_STOP)
+            at_once = bool(stubborn)
+        if at_once:
+            _kill(process)
     free_dead_workers(ws)
     return {"pid": found["pid"], "killed": at_once}
 
 
 def unit(settings: Settings, folder: Path, arguments: Sequence[str]) -> str:
-    """A systemd user unit that keeps the daemon running, in the folder of its adreg.toml."""
+    """A systemd user unit that keeps the daemon running, in the folder of its adreg.toml.
+
+    A service has not the environment of the terminal: what says where things are goes along.
+    """
     command = [*_PROGRAM, "daemon", "start", "--foreground", *arguments]
+    told = {name: os.environ[name] for name in sorted(os.environ) if _goes_along(name)}
+    environment = {**told, "ADREG_HOME": str(settings.home)}.items()
+    lines = "\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in environment)
     return f"""[Unit]
 Description=adreg: trains, scores, merges and publishes what appears in its folders
 
 [Service]
 Type=exec
-Environment={_quoted(f"ADREG_HOME={settings.home}")}
+{lines}
 WorkingDirectory={str(folder).replace("%", "%%")}
 ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command)}
 # The daemon asks its jobs to save their state; systemd kills what is left.
@@ -141,10 +148,16 @@ TimeoutStopSec=90
 OOMPolicy=continue
 Restart=on-failure
 RestartSec=10
+# An adreg.toml that is wrong stays so until somebody mends it.
+RestartPreventExitStatus=2
 
 [Install]
 WantedBy=default.target
 """
+
+
+def _goes_along(name: str) -> bool:
+    return name.startswith("ADREG_") or name in ("HF_HOME", "HF_ENDPOINT", "OMP_NUM_THREADS")
 
 
 def _quoted(word: str) -> str:

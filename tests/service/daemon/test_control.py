@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -178,6 +180,30 @@ def test_a_pid_that_is_another_process_by_now_is_no_daemon(home: Home) -> None:
     assert control.find(home.settings) is None
     (home.path / "daemon.json").write_text("{")
     assert control.find(home.settings) is None
+
+
+def test_the_unit_is_one_that_systemd_takes_and_has_the_settings_but_no_token(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_HOME", "/my models/50%")
+    monkeypatch.setenv("ADREG_BASE", "sd15")
+    folder = tmp_path / "my photos 50%"
+    folder.mkdir()
+    unit = tmp_path / "adreg.service"
+    unit.write_text(control.unit(home.settings, folder, ["--", str(folder)]))
+    lines = unit.read_text().splitlines()
+    assert "Environment=ADREG_BASE=sd15" in lines
+    assert f"Environment=ADREG_HOME={home.path}" in lines
+    assert 'Environment="HF_HOME=/my models/50%%"' in lines
+    assert "hf_secret" not in unit.read_text()
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd here to ask")
+    asked = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert "adreg.service" not in asked.stderr
 
 
 def test_the_unit_quotes_what_systemd_would_take_apart(home: Home, tmp_path: Path) -> None:
