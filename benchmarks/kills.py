@@ -5,7 +5,8 @@
 Small training runs on an untrained base wait in a queue; a daemon works on them. As each of so
 many randomly drawn jobs is done, and up to half a second later, the daemon, one of its children
 (the process that forks them among these) or all of them get SIGKILL; a dead daemon is started
-again. At the end the job table, the registry's rows and the files in the store must agree.
+again. At the end the job table, the registry's rows and the files in the store must agree. How
+far it is goes to stderr; the folder it worked in is kept where they do not agree.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,13 @@ from adreg.settings import Settings
 ROOT = Path(__file__).parents[1]
 VICTIMS = ("daemon", "child", "all")
 DEADLINE = 4 * 3600.0
+SECONDS_BETWEEN_REPORTS = 30.0
+
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
 
 
 @dataclasses.dataclass
@@ -47,6 +57,7 @@ class Storm:
     ws: Workspace
     root: Path
     moments: random.Random
+    say: Say = silent
     killed: Counter[str] = dataclasses.field(default_factory=Counter)
     starts: int = 0
 
@@ -68,8 +79,10 @@ class Storm:
     def run(self, kills: int) -> None:
         """Until no job waits or runs."""
         total = sum(self.counts().values())
-        goals = sorted(self.moments.sample(range(total), kills))
+        # The last few are left alone: they might be done before the kill that is meant for them.
+        goals = sorted(self.moments.sample(range(total - max(total // 50, 1)), kills))
         deadline = time.monotonic() + DEADLINE
+        told = time.monotonic()
         while (counts := self.counts())["queued"] + counts["running"]:
             assert time.monotonic() < deadline, counts
             if control.find(self.ws.settings) is None:
@@ -77,6 +90,9 @@ class Storm:
             if goals and counts["done"] >= goals[0]:
                 goals.pop(0)
                 self.kill()
+            if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
+                told = time.monotonic()
+                self.say(f"{counts['done']} of {total} done, {len(goals)} kills to come")
             time.sleep(0.02)
         assert not goals, "the jobs were done before all kills"
 
@@ -111,6 +127,7 @@ class Storm:
         if process in doomed:  # its successor must not meet it
             psutil.wait_procs([process], timeout=60)
         self.killed[victim] += 1
+        self.say(f"killed {victim}: {', '.join(str(one.pid) for one in doomed)}")
 
     def stop(self) -> None:
         if control.find(self.ws.settings) is not None:
@@ -156,11 +173,14 @@ def _resumed(job: Job) -> bool:
     return job.result is not None and job.result["resumed_from"] is not None
 
 
-def measure(folder: Path, base: Path, count: int, kills: int, seed: int) -> dict[str, Any]:
+def measure(
+    folder: Path, base: Path, count: int, kills: int, seed: int, say: Say = silent
+) -> dict[str, Any]:
     """A storm in a folder of its own; what it left, and how long it took in seconds."""
     settings = Settings(home=folder / "home", base=str(base), device="cpu")
-    storm = Storm(Workspace.open(settings), folder / "subjects", random.Random(seed))
+    storm = Storm(Workspace.open(settings), folder / "subjects", random.Random(seed), say)
     storm.root.mkdir()
+    say(f"queueing {count} jobs in {folder}")
     storm.queue(count)
     began = time.monotonic()
     try:
@@ -176,6 +196,10 @@ def measure(folder: Path, base: Path, count: int, kills: int, seed: int) -> dict
     }
 
 
+def _tell(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     asked.add_argument("--jobs", type=int, default=500)
@@ -186,9 +210,10 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from tests.tiny import pocket_folder
 
-    with tempfile.TemporaryDirectory() as folder:
-        base = pocket_folder(Path(folder) / "base")
-        found = measure(Path(folder), base, given.jobs, given.kills, given.seed)
+    folder = Path(tempfile.mkdtemp())
+    base = pocket_folder(folder / "base")
+    found = measure(folder, base, given.jobs, given.kills, given.seed, _tell)
+    shutil.rmtree(folder)
     if given.json:
         print(json.dumps(found, indent=2))
         return
