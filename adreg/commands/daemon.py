@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,13 @@ from adreg.commands import options
 from adreg.commands.options import AsJson
 from adreg.commands.output import notice, print_json, print_table, say
 from adreg.commands.run import open_workspace
-from adreg.domain import Json
+from adreg.domain import Job, Json
 from adreg.errors import NotFoundError, UsageError
 from adreg.settings import settings_file
 
 if TYPE_CHECKING:
     from adreg.service.rules.records import Rules
+    from adreg.service.running.supervisor import Tick
     from adreg.service.watch.watching import RunNext, Say
     from adreg.service.workspace import Workspace
 
@@ -114,19 +116,19 @@ def logs(
     from adreg.service.daemon import log
 
     settings = open_workspace().settings
+    if follow:
+        with suppress(KeyboardInterrupt):
+            for entry in log.follow_log(settings, lines):
+                _print_entry(entry, as_json)
+        return
     entries = log.read_log(settings, lines)
-    if as_json and not follow:
+    if as_json:
         print_json(entries)
         return
-    if not entries and not follow:
+    if not entries:
         notice("the daemon has logged nothing")
     for entry in entries:
         _print_entry(entry, as_json)
-    try:
-        for entry in log.follow_log(settings) if follow else ():
-            _print_entry(entry, as_json)
-    except KeyboardInterrupt:
-        return
 
 
 @daemon_app.command()
@@ -146,10 +148,17 @@ def _workspace(device: list[str] | None) -> Workspace:
 
 def _serve(ws: Workspace, rules: Rules, echo: Say) -> None:
     from adreg.service.daemon import control
+    from adreg.service.house.retention import Retention
     from adreg.service.watch import watching
 
     def work(say: Say, run_next: RunNext) -> None:
-        watching.watch_roots(ws, rules, say=say, run_next=run_next)
+        retention = Retention(ws.settings, say)
+
+        def tidy_and_run_next(tick: Tick) -> Job | None:
+            retention.look()
+            return run_next(tick)
+
+        watching.watch_roots(ws, rules, say=say, run_next=tidy_and_run_next)
 
     control.serve(ws, work, [root.path for root in rules.roots], echo=echo)
 
