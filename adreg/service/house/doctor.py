@@ -175,8 +175,9 @@ def _mounts() -> list[Mount]:
 
 def _store(settings: Settings, *, deep: bool) -> Iterator[Check]:
     try:
-        # To open one of another version would change it.
-        if not settings.database.is_file() or any(health.unlike_this_program(settings.database)):
+        # To open one of another version would change it; one on a network drive is refused.
+        here, file = network_drive(settings.database, _mounts()) is None, settings.database
+        if not here or not file.is_file() or any(health.unlike_this_program(file)):
             return
         yield from store_checks(Workspace.open(settings), deep=deep)
     except AdregError as error:
