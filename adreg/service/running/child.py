@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from adreg.domain import Job, Json
+from adreg.errors import ExternalError
 from adreg.jobs.protocol import JOB_FILE, PROGRESS_FILE, RESULT_FILE
 from adreg.service.running.forking import Forked, fork_child, worth_forking
 from adreg.service.running.workers import child_arguments, end_orphans
@@ -124,9 +125,8 @@ def start_child(
 ) -> OwnChild:
     """Starts the child of a claimed job in its staging folder, an orphan of it ended first.
 
-    `device` is None for a kind that needs none.
-
-    Raises ExternalError where the disk refuses.
+    `device` is None for a kind that needs none. Raises ExternalError where the disk refuses, or
+    where no process can be forked.
     """
     staging = make_staging(settings.staging, job.id)
     end_orphans(staging, job.attempt)
@@ -151,7 +151,8 @@ def _start(settings: Settings, job: Job, staging: Path) -> subprocess.Popen[byte
     with open_log(settings, job.id) as output:
         if worth_forking(job.kind):
             log = log_file(settings, job.id)
-            return fork_child(staging.resolve(), job.attempt, log.resolve(), _environment(job))
+            with _passing(job):
+                return fork_child(staging.resolve(), job.attempt, log.resolve(), _environment(job))
         return subprocess.Popen(
             [sys.executable, *child_arguments(staging, job.attempt)],
             stdin=subprocess.DEVNULL,
@@ -161,6 +162,21 @@ def _start(settings: Settings, job: Job, staging: Path) -> subprocess.Popen[byte
             # Ctrl-C in the terminal reaches the supervisor alone, which asks the child to stop.
             start_new_session=True,
         )
+
+
+@contextmanager
+def _passing(job: Job) -> Iterator[None]:
+    """The server that children are forked from may be killed while one is asked of it, and is
+    started again for the next try. Should that child be there after all, it is of an earlier
+    attempt then, and ended as an orphan."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise ExternalError(
+            f"no process could be forked for job {job.id}: {error or type(error).__name__}",
+            remedy="if it happens again, see what takes the memory: adreg doctor",
+            retryable=True,
+        ) from error
 
 
 # OpenMP threads that spin without end make a busy machine up to 70 times slower; threads that

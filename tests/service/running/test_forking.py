@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -113,6 +114,40 @@ def test_a_killed_server_is_started_again(home: Home, rex: Path, forking: None) 
     first.kill()
     until(lambda: first.status() == psutil.STATUS_ZOMBIE, "the server's end")
     assert _server(ws, rex, "tom").pid != first.pid
+
+
+def test_a_server_that_is_killed_while_a_child_is_asked_of_it_costs_a_try_not_the_job(
+    home: Home, rex: Path, forking: None
+) -> None:
+    ws = home.open()
+    before = _server(ws, rex, "rex")
+    before.kill()
+    until(lambda: before.status() == psutil.STATUS_ZOMBIE, "the server's end")
+    number = _train(ws, rex, "tom")
+
+    def kill_the_next() -> None:
+        until(lambda: bool(_servers() - {before}), "the next server")
+        (_servers() - {before}).pop().kill()
+
+    killer = threading.Thread(target=kill_the_next)
+    killer.start()
+    after = run_next(ws, job_id=number)
+    killer.join()
+    assert after is not None
+    assert (after.state, after.failures) == ("queued", 1), after.error
+    assert run_now(ws, after)["steps"] == 4
+
+
+def _servers() -> set[psutil.Process]:
+    """Those that this process forks children from, and that are alive."""
+    return {p for p in psutil.Process().children() if "forkserver" in " ".join(_command(p))}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()  # empty of one that has ended
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _server(ws: Workspace, folder: Path, name: str) -> psutil.Process:
