@@ -11,7 +11,7 @@ import typer
 from adreg.commands.options import AsJson
 from adreg.commands.output import print_json, print_table, say
 from adreg.commands.run import open_workspace
-from adreg.domain import Json, readable_size
+from adreg.domain import Json, readable_seconds, readable_size
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _LOOKS_BETWEEN_COUNTS = 60  # of the home's bytes: every file is looked at
+_ROWS = 3  # of a section but what runs, in the live view
+_LONG = ("name", "stage", "error")  # columns that are shortened where the terminal is narrow
 Section = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
 
@@ -64,16 +66,20 @@ def _show_live(ws: Workspace) -> None:
 
 
 def _drawn(view: Json) -> Group:
+    """A line a job, and few of them: what is higher than the terminal is cut."""
     from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(_headline(view))]
-    for title, columns, rows in _sections(view):
-        # Low, since what is higher than the terminal is cut.
-        table = Table(*columns, title=title, title_justify="left", box=None)
+    few = {key: view[key][:_ROWS] for key in ("failures", "queue", "finished")}
+    for title, columns, rows in _sections({**view, **few}, hints=False):
+        table = Table(title=title, title_justify="left", box=None)
+        for column in columns:
+            table.add_column(column, no_wrap=column not in _LONG)  # else it gives way as they do
         for row in rows:
-            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+            cells = ("" if cell is None else str(cell) for cell in row)
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         parts.append(table)
     return Group(*parts, Text(_disk(view)))
 
@@ -90,8 +96,8 @@ def _disk(view: Json) -> str:
     return f"{view['home']} takes {taken}; {free} are free"
 
 
-def _sections(view: Json) -> list[Section]:
-    """Those that have something to show."""
+def _sections(view: Json, *, hints: bool = True) -> list[Section]:
+    """Those that have something to show; `hints`: with what to do about each failure."""
     running = [
         [run["id"], run["kind"], run["name"], run["device"], *_far(run)]
         for run in view["working_on"]
@@ -100,9 +106,10 @@ def _sections(view: Json) -> list[Section]:
     found: list[Section] = [
         ("running", ["id", "kind", "name", "device", "stage", "done", "left"], running),
         (
-            f"failed ({view['jobs']['failed']}); again: adreg jobs retry ID",
-            ["id", "kind", "name", "error", "what to do"],
-            _rows(view["failures"], "id kind name message remedy"),
+            f"failed ({view['jobs']['failed']}); again: adreg jobs retry ID"
+            + ("" if hints else "; what to do: adreg status"),
+            ["id", "kind", "name", "error", *(["what to do"] if hints else [])],
+            _rows(view["failures"], f"id kind name message {'remedy' if hints else ''}"),
         ),
         (f"queue ({queued})", ["id", "kind", "name"], _rows(view["queue"], "id kind name")),
         (
@@ -119,7 +126,7 @@ def _far(run: Json) -> tuple[str, str, str]:
     if run["lost"]:
         return "its worker was killed: the next daemon goes on with it", "", ""
     share = f"{run['step']} of {run['total']}" if run["total"] > 1 else ""
-    left = "" if run["seconds_left"] is None else f"{run['seconds_left']:.0f} s"
+    left = "" if run["seconds_left"] is None else readable_seconds(run["seconds_left"])
     return run["stage"], share, left
 
 

@@ -6,6 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,21 +86,54 @@ def test_status_tells_the_truth_of_every_job(home: Home, tmp_path: Path) -> None
 
 def test_the_live_view_goes_on_until_it_is_interrupted(home: Home, tmp_path: Path) -> None:
     _stand(home, tmp_path)
+    with _live_view(home, 120) as (live, terminal):
+        seen = b""
+        while seen.count(b"30 of 50") < 2:
+            seen += os.read(terminal, 4096)
+        assert b"[b] broken" in seen
+        live.send_signal(signal.SIGINT)
+        assert live.wait(DEADLINE) == 0
+
+
+def test_the_live_view_of_many_jobs_fits_a_small_terminal(home: Home) -> None:
+    db = home.open().registry.db
+    long = "said at such length that it takes three lines where it is not shortened " * 3
+    told = {"type": "ArtifactError", "message": long, "remedy": "do this, " * 30}
+    for number in range(24):
+        jobs.enqueue(db, "train", str(number), {"name": f"a-subject-of-a-long-name-{number}"})
+    for number in range(18):
+        job = jobs.claim(db, "w 1 1", 600.0)
+        assert job is not None
+        if number < 16:
+            jobs.fail(db, job, told) if number % 2 else jobs.finish(db, job, {"digest": "d"})
+    with _live_view(home, 80) as (_, terminal):
+        seen = b""
+        while b" are free" not in seen:  # the last line of all
+            seen += os.read(terminal, 4096)
+    first = seen.decode().split(" are free")[0].replace("\r", "").splitlines()
+    assert len(first) <= 24
+    assert any("queue (6)" in line for line in first)
+    assert any("last finished (of 8)" in line for line in first)
+    assert all(f"name-{number} " in seen.decode() for number in (16, 17, 18))
+
+
+@contextmanager
+def _live_view(home: Home, columns: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """`adreg status --watch` in a terminal of 24 lines, and what to read from."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     live = subprocess.Popen(
         [sys.executable, "-m", "adreg.cli", "status", "--watch"],
+        stdin=theirs,
         stdout=theirs,
-        env={**os.environ, "ADREG_HOME": str(home.path), "TERM": "xterm", "COLUMNS": "120"},
+        stderr=theirs,
+        env={**environ, "ADREG_HOME": str(home.path), "TERM": "xterm"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     try:
-        seen = b""
-        while seen.count(b"30 of 50") < 2:
-            seen += os.read(ours, 4096)
-        assert b"[b] broken" in seen
-        live.send_signal(signal.SIGINT)
-        assert live.wait(DEADLINE) == 0
+        yield live, ours
     finally:
         live.kill()
         live.wait()
