@@ -81,7 +81,7 @@ class World:
         """A folder has come to rest, with that in it."""
         path = self.root.path / folder
         others = tuple(one for one in self.state.settled if one.folder != path)
-        settled = Settled(path, self.root, folder.casefold(), subject, BASE)
+        settled = Settled(path, self.root, folder.casefold(), subject, BASE, "dog")
         self.state = replace(self.state, settled=(*others, settled))
 
     def remove(self, folder: str) -> None:

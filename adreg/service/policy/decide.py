@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 from adreg.domain import trigger_for, version_of, without_version
 from adreg.errors import AdregError
@@ -76,17 +77,22 @@ def _trains(state: State, keys: Keys) -> list[Action]:
     """One of every settled folder: its training, or why there is none."""
     names = _Names(state)
     by_key = {run.key: run for run in state.runs}
+    had: dict[tuple[Path | None, str], list[Run]] = {}
+    for run in state.runs:
+        had.setdefault((run.folder, run.subject), []).append(run)
     before = {run.folder: run for run in state.runs}  # the latest of each folder
     there = {held.digest for held in state.adapters if held.present}
     found: list[Action] = []
     for settled in sorted(state.settled, key=lambda one: one.folder):
         try:
-            run = _run_of(settled, keys, state.runs)
-            run, name = (run, run.name) if run else _place(settled, keys, names, by_key)
+            known = _run_of(settled, keys, had.get((settled.folder, settled.subject), ()))
+            run, name = (known, known.name) if known else _place(settled, keys, names, by_key)
         except AdregError as error:
             found.append(Rest(settled.folder.name, error.message, error))
             continue
-        if run is None:
+        if run is None and settled.folder in state.restless:
+            found.append(Rest(settled.folder.name, "waits until it is still again"))
+        elif run is None:
             reason = _reason(settled, before.get(settled.folder))
             action = Train(settled.folder, name, _called(settled, name), reason, settled.root)
             names.take(settled, name)
@@ -97,14 +103,13 @@ def _trains(state: State, keys: Keys) -> list[Action]:
 
 
 def _run_of(settled: Settled, keys: Keys, runs: Sequence[Run]) -> Run | None:
-    """The job that this folder, as it is, has or had, whatever it was called then.
+    """Which of the jobs of this folder and these photos it has or had, whatever it was called then.
 
     Asked before names: where the job that had the folder's own name failed, that name is free
     again, and what was trained as `name-2` would be trained once more.
     """
     for run in runs:
-        same = (run.folder, run.subject) == (settled.folder, settled.subject)
-        if same and run.key == keys.train(settled, _called(settled, run.name)):
+        if run.key == keys.train(settled, _called(settled, run.name)):
             return run
     return None
 

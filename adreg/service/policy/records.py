@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from adreg.domain import JobState, Json
+from adreg.domain import JobState, Json, SubjectKind
 from adreg.errors import AdregError, PolicyRefused
 from adreg.service.rules.records import MergeSet, Root
 
@@ -24,6 +24,8 @@ class Settled:
     name: str
     subject: str
     base: str
+    class_word: str
+    kind: SubjectKind = "object"
 
 
 @dataclass(frozen=True)

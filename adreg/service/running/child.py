@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,8 +187,11 @@ _OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 def _environment(job: Job) -> dict[str, str]:
     """The child's environment: OpenMP threads at rest; Hub and token for publishing and pulling."""
     environment = {**os.environ, **_OPENMP, "PYTHONUNBUFFERED": "1"}
-    if job.kind not in _ON_THE_HUB:
-        for name in _TOKENS:
-            environment.pop(name, None)
-        environment["HF_HUB_OFFLINE"] = "1"
-    return environment
+    if job.kind in _ON_THE_HUB:
+        return environment
+    return {**without_tokens(environment), "HF_HUB_OFFLINE": "1"}
+
+
+def without_tokens(environment: Mapping[str, str]) -> dict[str, str]:
+    """That environment, for a process that has nothing to do with the Hub."""
+    return {name: value for name, value in environment.items() if name not in _TOKENS}

@@ -16,7 +16,7 @@ from adreg.service.scores import scoring
 from adreg.service.training import forgetting
 from adreg.service.training.cautions import training_cautions
 from adreg.service.training.runs import request_training
-from adreg.service.watch.looking import wish_of
+from adreg.service.watch.looking import told_of, wish_of
 from adreg.service.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -44,7 +44,9 @@ def act(ws: Workspace, action: Action, say: Say) -> None:
 
 def _train(ws: Workspace, action: Train, say: Say) -> None:
     folder = action.folder.name
-    job = request_training(ws, wish_of(action.root, action.folder, action.name, action.called))
+    word, kind = told_of(action.root, action.folder)
+    wish = wish_of(action.root, action.folder, action.name, action.called, word, kind)
+    job = request_training(ws, wish)
     as_named = "" if action.name == folder else f" as {action.name}"
     say(f"{folder}: queued{as_named} as job {job.id}: {action.reason}")
     for image, reason in job.request["set_aside"].items():

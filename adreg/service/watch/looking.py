@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adreg.domain import Base
+from adreg.domain import Base, SubjectKind
 from adreg.registry import folder_digests
 from adreg.service.merges.merging import make_recipe
 from adreg.service.policy.records import Held, Settled
@@ -25,7 +25,7 @@ def look_into(
     What they are is kept, unless not to `keep` it. `base` is the digest of the root's base. Raises
     what `read_subject` raises, OSError.
     """
-    kind, word = kind_of(folder), root.class_word or class_word_of(folder)
+    word, kind = told_of(root, folder)
     seen = sha256_json([str(folder), mark, word, kind])
     subject = folder_digests.find(ws.registry.db, seen)
     if subject is None:
@@ -34,19 +34,26 @@ def look_into(
         subject = subject_digest(folder, class_word=word, kind=kind)
         if keep:
             folder_digests.put(ws.registry.db, seen, subject)
-    return Settled(folder, root, name_of(folder), subject, base)
+    return Settled(folder, root, name_of(folder), subject, base, word, kind)
 
 
-def wish_of(root: Root, folder: Path, name: str, called: str) -> TrainingWish:
+def told_of(root: Root, folder: Path) -> tuple[str, SubjectKind]:
+    """The class word and the kind of a subject. UsageError for a subject.toml that is wrong."""
+    return root.class_word or class_word_of(folder), kind_of(folder)
+
+
+def wish_of(
+    root: Root, folder: Path, name: str, called: str, class_word: str, kind: SubjectKind
+) -> TrainingWish:
     """What a root's rules ask for one of its folders."""
     return TrainingWish(
         folder=folder,
-        class_word=root.class_word or class_word_of(folder),
+        class_word=class_word,
         name=name,
         called=called,
         method=root.method,
         base=root.base,
-        kind=kind_of(folder),
+        kind=kind,
         line=root.line,
         settings=root.train,
         scorer=root.scorer,
@@ -75,7 +82,9 @@ class KnownKeys:
 
     def _train(self, settled: Settled, called: str) -> str:
         root = settled.root
-        wish = wish_of(root, settled.folder, called, called)
+        # Not as the folder says it by now: who plans for thousands opens none of them.
+        folder, word, kind = settled.folder, settled.class_word, settled.kind
+        wish = wish_of(root, folder, called, called, word, kind)
         base = self.base(root.base)
         spec = spec_of(wish, base)
         judge = check_with_registry(self.ws, wish, spec, base)

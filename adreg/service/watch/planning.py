@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from adreg.errors import AdregError, ExternalError
 from adreg.service.policy.decide import next_actions
 from adreg.service.policy.records import Action, Rest, Settled
 from adreg.service.policy.state import read_state
-from adreg.service.rules.records import Root, Rules
-from adreg.service.watch.looking import KnownKeys, look_into
+from adreg.service.rules.records import Rules
+from adreg.service.watch.looking import KnownKeys
+from adreg.service.watch.reader import Answer, Look, Problem, Reader
 from adreg.service.watch.scanning import Scan, scan
 from adreg.service.workspace import Workspace
+
+_SECONDS_TO_WAIT = 0.5
 
 
 def plan_now(ws: Workspace, rules: Rules) -> list[Action]:
@@ -21,7 +25,11 @@ def plan_now(ws: Workspace, rules: Rules) -> list[Action]:
 
     The rules are as `checking.checked` returns them.
     """
-    keys = KnownKeys(ws)
+    with closing(Reader(ws.settings)) as reader:
+        return _plan(ws, rules, KnownKeys(ws), reader)
+
+
+def _plan(ws: Workspace, rules: Rules, keys: KnownKeys, reader: Reader) -> list[Action]:
     settled: list[Settled] = []
     rests: list[Action] = []
     for root in rules.roots:
@@ -32,11 +40,14 @@ def plan_now(ws: Workspace, rules: Rules) -> list[Action]:
             rests.append(Rest(str(root.path), problem.message, problem))
             continue
         rests += _being_copied(found)
-        for one in _looked_into(ws, root, found, keys):
-            if isinstance(one, Settled):
-                settled.append(one)
-            else:
-                rests.append(one)
+        base = keys.base(root.base).digest
+        for folder, mark in sorted(found.marks.items()):
+            reader.ask(Look(folder, root, mark, base, keep=False))
+        for answer in _answers(reader):
+            if answer.found is not None:
+                settled.append(answer.found)
+            elif answer.problem is not None:
+                rests.append(_cannot_look(answer.request.folder, answer.problem))
     return [*rests, *next_actions(rules, read_state(ws, settled), keys)]
 
 
@@ -47,16 +58,11 @@ def _being_copied(found: Scan) -> list[Action]:
     ]
 
 
-def _looked_into(
-    ws: Workspace, root: Root, found: Scan, keys: KnownKeys
-) -> Iterator[Settled | Rest]:
-    base = keys.base(root.base).digest
-    for folder, mark in sorted(found.marks.items()):
-        try:
-            yield look_into(ws, folder, root, mark, base, keep=False)
-        except (AdregError, OSError) as problem:
-            yield Rest(folder.name, str(problem), _told(folder, problem))
+def _answers(reader: Reader) -> Iterator[Answer]:
+    while reader.asked:
+        yield from reader.answers(_SECONDS_TO_WAIT)
 
 
-def _told(folder: Path, problem: AdregError | OSError) -> AdregError:
-    return problem if isinstance(problem, AdregError) else ExternalError(f"{folder}: {problem}")
+def _cannot_look(folder: Path, problem: Problem) -> Rest:
+    told = problem if isinstance(problem, AdregError) else ExternalError(f"{folder}: {problem}")
+    return Rest(folder.name, str(problem), told)

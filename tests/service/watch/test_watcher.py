@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from adreg.errors import ConflictError
 from adreg.registry import jobs, names
-from adreg.service.policy.records import Action
+from adreg.service.policy.records import Rest, Train
 from adreg.service.rules.records import MergeSet, Root, Rules
-from adreg.service.watch import acting, watcher
+from adreg.service.watch import watcher
+from adreg.service.watch.planning import plan_now
+from adreg.service.watch.reader import Answer, Reader, Request
 from adreg.service.watch.watcher import Watcher
 from adreg.service.workspace import Workspace
 from tests.service.carried_out import carry_out
 from tests.service.processes import Home, until
+from tests.service.watch.poison import make_pillow_mortal
 from tests.tiny import photos
 
 
@@ -29,11 +35,13 @@ def test_whoever_was_quicker_to_a_name_keeps_it(
 ) -> None:
     ws = home.open()
 
-    def too_late(ws: Workspace, action: Action, say: acting.Say) -> None:
-        names.point(ws.registry.db, "rex", "adapter", "0" * 64)
-        acting.act(ws, action, say)
+    class TooLate(Reader):
+        def ask(self, request: Request) -> None:
+            if isinstance(request, Train):
+                names.point(ws.registry.db, "rex", "adapter", "0" * 64)
+            super().ask(request)
 
-    monkeypatch.setattr(watcher, "act", too_late)
+    monkeypatch.setattr(watcher, "Reader", TooLate)
     photos(tmp_path / "pets" / "rex", 1, 32)
     looking, said = _at_rest(ws, Root(tmp_path / "pets", str(home.base), "lora", class_word="dog"))
     assert [job.request["name"] for job in jobs.listing(ws.registry.db)] == ["rex-2"]
@@ -44,13 +52,21 @@ def test_whoever_was_quicker_to_a_name_keeps_it(
 def test_what_cannot_be_done_is_told_once_and_tried_again_when_something_changes(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ws, tries = home.open(), list[str]()
+    ws, tries, refused = home.open(), list[str](), list[Train]()
 
-    def refuse(ws: Workspace, action: Action, say: acting.Say) -> None:
-        tries.append(action.name)
-        raise ConflictError("somebody else has it")
+    class Refusing(Reader):
+        def ask(self, request: Request) -> None:
+            if not isinstance(request, Train):
+                return super().ask(request)
+            tries.append(request.name)
+            return refused.append(request)
 
-    monkeypatch.setattr(watcher, "act", refuse)
+        def answers(self, seconds: float = 0.0) -> Iterator[Answer]:
+            yield from super().answers(seconds)
+            while refused:
+                yield Answer(refused.pop(), problem=ConflictError("somebody else has it"))
+
+    monkeypatch.setattr(watcher, "Reader", Refusing)
     photos(tmp_path / "pets" / "rex", 1, 32)
     looking, said = _at_rest(ws, Root(tmp_path / "pets", str(home.base), "lora", class_word="dog"))
     assert said == ["rex: somebody else has it"]
@@ -88,16 +104,61 @@ def test_a_folder_that_grew_is_queued_as_a_version(
     assert len(carry_out(home.open(), root)) == 2
 
 
-def test_a_watcher_that_starts_again_reads_no_photo_again(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watcher_that_starts_again_reads_no_photo_again(home: Home, tmp_path: Path) -> None:
     ws, root = home.open(), Root(tmp_path / "pets", str(home.base), "lora", class_word="dog")
     rex = photos(tmp_path / "pets" / "rex", 1, 32)
     _at_rest(ws, root)
-    monkeypatch.setattr("adreg.service.watch.looking.subject_digest", None)
+    photo = rex / "00.png"
+    times, content = photo.stat(), photo.read_bytes()
+    photo.write_bytes(bytes(len(content)))  # who reads that says so
+    os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
     _, said = _at_rest(ws, root)
     assert said == []
-    monkeypatch.undo()
+    photo.write_bytes(content)
     photos(rex, 2, 32)
     _, said = _at_rest(ws, root)
     assert said == ["rex: queued as rex@2 as job 2: other photos, captions or class than job 1 had"]
+
+
+def test_a_folder_that_a_decoder_dies_of_is_parked_and_the_plan_says_so(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pillow_mortal(tmp_path / "site", monkeypatch)
+    ws, root = home.open(), Root(tmp_path / "pets", str(home.base), "lora", class_word="dog")
+    photos(root.path / "rex", 1, 32)
+    (photos(root.path / "bad", 1, 32) / "00.png").rename(root.path / "bad" / "poison.png")
+    looking, said = _at_rest(ws, root)
+    (told,) = [line for line in said if line.startswith("bad: ")]
+    assert "while it read poison.png (SIGSEGV)" in told
+    assert "rex: queued as job 1: a new folder" in said
+    assert [error.exit_code for error in looking.errors()] == [5]
+    (rest,) = [one for one in plan_now(ws, Rules((root,))) if one.name == "bad"]
+    assert isinstance(rest, Rest)
+    assert "while it read poison.png" in rest.reason
+
+
+def test_a_full_disk_is_told_once_and_what_it_held_up_is_done_when_there_is_room(
+    small_disk: Path, tiny_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    home = Home(small_disk / "home", *tiny_models)
+    ws, root = home.open(), Root(tmp_path / "pets", str(home.base), "lora", class_word="dog")
+    home.settings.logs.mkdir()
+    ws.base(root.base)
+    filler = small_disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    photos(root.path / "rex", 1, 32)
+    said: list[str] = []
+    looking = Watcher(ws, Rules((root,)), said.append)
+    trouble = f"{home.settings.database}: database or disk is full"
+    until(lambda: looking.look() is None and bool(said), "the trouble to be told")
+    assert said == [f"{trouble}: nothing new is begun until it passes"]
+    filler.unlink()
+    until(lambda: looking.look() is None and bool(home.jobs()), "the folder to be queued")
+    until(lambda: looking.look() is None and not looking.restless(), "rest")
+    looking.close()
+    assert said[1:] == [
+        f"{home.settings.database}: can be written again",
+        "rex: queued as job 1: a new folder",
+    ]
