@@ -16,6 +16,7 @@ from adreg.errors import UsageError
 from adreg.merge.methods.table import METHODS
 from adreg.merge.recipe_checks import DTYPES
 from adreg.merge.recipe_file import DEFAULT_METHOD
+from adreg.publish.client import check_repo
 from adreg.service.rules.gates import SCORES, Gate, known, read_gate
 from adreg.service.rules.records import MergeSet, Root, Rules, Target
 from adreg.service.rules.toml_table import Table, tables
@@ -167,16 +168,19 @@ def _target(at: Table | None, placeholders: tuple[str, ...]) -> Target | None:
         if inside not in placeholders:
             told = " or ".join(f"{{{name}}}" for name in placeholders)
             raise at.wrong("repo", repo, f"without {{{inside}}}: it may have {told}")
-    if not _REPO.fullmatch(_PLACEHOLDER.sub("x", repo)):
+    filled = _PLACEHOLDER.sub("x", repo)
+    if not _REPO.fullmatch(filled):
         raise at.wrong("repo", repo, 'a repository, as in "user/{name}"')
+    _with_place(at, "repo", partial(check_repo, filled))
     return Target(repo, at.flag("private", True))
 
 
 def _check_apart(file: Path, roots: tuple[Root, ...]) -> None:
     """A folder is below one root: which rules hold for it is never a question."""
+    really = [Path(os.path.realpath(root.path)) for root in roots]  # one may be a link to another
     for number, one in enumerate(roots):
-        for other, before in enumerate(roots[:number]):
-            if {one.path, *one.path.parents} & {before.path} or one.path in before.path.parents:
+        for other, before in enumerate(really[:number]):
+            if really[number].is_relative_to(before) or before.is_relative_to(really[number]):
                 raise UsageError(
                     f"{file}: roots[{number}].path {one.path} and roots[{other}].path lie in"
                     " one another",

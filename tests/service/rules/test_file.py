@@ -94,6 +94,7 @@ def test_a_root_alone_does_what_the_settings_say(tmp_path: Path) -> None:
         (f"{ROOT}[roots.train]\npenalty = 'w'", "train.penalty must be one of weights", ""),
         (f"{ROOT}publish = 'me/x'", "roots[0].publish must be a table", ""),
         (f"{ROOT}publish = {{ repo = 'x' }}", "roots[0].publish.repo must be a repository", ""),
+        (f"{ROOT}publish = {{ repo = 'me/a..b' }}", "publish.repo: 'me/a..b' is no repository", ""),
         (f"{ROOT}publish = {{ repo = 'a/{{line}}' }}", "without {line}", ""),
         (f"{ROOT}publish = {{ repo = 'a/x', public = true }}", "publish.public: unknown key", ""),
         (f"{ROOT}{ROOT}", "roots[1].path", "apart"),
@@ -117,6 +118,13 @@ def test_what_cannot_be_meant_is_named_with_file_and_key(
     assert refused.value.message.startswith(str(tmp_path / "adreg.toml"))
     assert place in refused.value.message
     assert remedy in str(refused.value.remedy)
+
+
+def test_a_root_that_is_a_link_to_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "animals").symlink_to(tmp_path / "pets")
+    with pytest.raises(UsageError, match="lie in one another"):
+        read(tmp_path, f"{ROOT}[[roots]]\npath = 'animals'")
 
 
 def test_without_a_file_there_are_no_rules(tmp_path: Path) -> None:
