@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from adreg.domain import Json, Subject, SubjectKind, slug
+from adreg.errors import UsageError
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_file, sha256_json, tree_digest
 from adreg.train.notes import NOTES_FILE
@@ -96,6 +97,16 @@ def name_of(folder: Path) -> str:
     Raises UsageError for a subject.toml that says something else.
     """
     return slug(told_concept(folder).name or folder.resolve().name)
+
+
+def name_anyhow(folder: Path) -> str:
+    """The same, where nobody is there to be asked: a name that leaves no letters of a name is
+    `subject-` and six digits of its own."""
+    try:
+        return name_of(folder)
+    except UsageError:
+        name = told_concept(folder).name or folder.resolve().name  # raises what name_of does
+        return f"subject-{sha256(name.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def folder_name(folder: Path) -> str:

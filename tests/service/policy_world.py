@@ -59,6 +59,9 @@ class FakeKeys:
     def merge(self, wanted: MergeSet, members: Sequence[Held]) -> str:
         return sha256_json([wanted.method, [held.digest for held in members]])
 
+    def kept(self, settled: Settled, run: Run) -> bool:
+        return settled.subject.startswith(run.subject)
+
 
 KEYS = FakeKeys()
 
@@ -81,7 +84,7 @@ class World:
         """A folder has come to rest, with that in it."""
         path = self.root.path / folder
         others = tuple(one for one in self.state.settled if one.folder != path)
-        settled = Settled(path, self.root, folder.casefold(), subject, BASE, "dog")
+        settled = Settled(path, self.root, path.name.casefold(), subject, BASE, "dog")
         self.state = replace(self.state, settled=(*others, settled))
 
     def remove(self, folder: str) -> None:

@@ -37,7 +37,7 @@ def next_actions(rules: Rules, state: State, keys: Keys) -> list[Action]:
 
     `keys` tells what a train or merge job would be known by, as the job table does.
     """
-    state = _at_home(state)
+    state = _at_home(state, keys)
     trains = _trains(state, keys)
     standings = standing_of(rules, state)
     pending = [action for action in trains if isinstance(action, Train)]
@@ -49,28 +49,46 @@ def next_actions(rules: Rules, state: State, keys: Keys) -> list[Action]:
     ]
 
 
-def _at_home(state: State) -> State:
+def _at_home(state: State, keys: Keys) -> State:
     """Jobs and adapters below the folder that they are of by now.
 
     That may have been moved since, and its root with it; and of what was trained before there were
-    rules nobody wrote down where it came from. Photos tell.
+    rules nobody wrote down where it came from.
     """
-    there = {settled.folder for settled in state.settled}
-    by_subject = {settled.subject: settled.folder for settled in state.settled}
-    runs = tuple(
-        replace(run, folder=by_subject[run.subject])
-        if run.folder not in there and run.subject in by_subject
-        else run
-        for run in state.runs
-    )
-    homes = {run.digest: run.folder for run in runs if run.digest}
+    there = {settled.folder for settled in state.settled} | state.restless
+    lost = [run for run in state.runs if run.folder not in there]
+    homes = _new_homes(lost, state, keys) if lost else {}
+    runs = tuple(replace(run, folder=homes.get(run.id, run.folder)) for run in state.runs)
+    folders = {run.digest: run.folder for run in runs if run.digest}
     adapters = tuple(
         held
-        if homes.get(held.digest, held.folder) == held.folder
-        else replace(held, folder=homes[held.digest])
+        if folders.get(held.digest, held.folder) == held.folder
+        else replace(held, folder=folders[held.digest])
         for held in state.adapters
     )
     return replace(state, runs=runs, adapters=adapters)
+
+
+def _new_homes(lost: Sequence[Run], state: State, keys: Keys) -> dict[int, Path]:
+    """Where the folders of jobs (id) are now: the photos tell; and where they are others too, most
+    of them below the same name, or that a later version was trained there."""
+    by_subject = {settled.subject: settled.folder for settled in state.settled}
+    by_name = {settled.name.casefold(): settled for settled in state.settled}
+    away = {run.id for run in lost}
+    versions = {(run.base, _stem(run)): run.folder for run in state.runs if run.id not in away}
+    homes = {}
+    for run in lost:
+        named = by_name.get(_stem(run))
+        home = by_subject.get(run.subject) or versions.get((run.base, _stem(run)))
+        if home is None and named is not None and keys.kept(named, run):
+            home = named.folder
+        if home is not None:
+            homes[run.id] = home
+    return homes
+
+
+def _stem(run: Run) -> str:
+    return without_version(run.name).casefold()
 
 
 def _trains(state: State, keys: Keys) -> list[Action]:

@@ -115,11 +115,14 @@ class State:
 
 
 class Keys(Protocol):
-    """What jobs would be known by. Both raise AdregError where there can be no such job."""
+    """What jobs would be known by; `train` and `merge` raise AdregError where there can be none."""
 
     def train(self, settled: Settled, called: str) -> str: ...
 
     def merge(self, wanted: MergeSet, members: Sequence[Held]) -> str: ...
+
+    def kept(self, settled: Settled, run: Run) -> bool:
+        """Whether most of the photos that the job was of are in the folder."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from adreg.domain import Base, SubjectKind
 from adreg.registry import folder_digests
 from adreg.service.merges.merging import make_recipe
-from adreg.service.policy.records import Held, Settled
+from adreg.service.policy.records import Held, Run, Settled
 from adreg.service.rules.records import MergeSet, Root
-from adreg.service.subjects import class_word_of, kind_of, name_of, subject_digest
+from adreg.service.subjects import class_word_of, kind_of, name_anyhow, subject_digest
 from adreg.service.training.runs import TrainingWish, check_with_registry, spec_of, train_key
+from adreg.service.watch.scanning import file_sizes
 from adreg.service.workspace import Workspace
 from adreg.store.digest import sha256_json
 
@@ -34,7 +35,7 @@ def look_into(
         subject = subject_digest(folder, class_word=word, kind=kind)
         if keep:
             folder_digests.put(ws.registry.db, seen, subject)
-    return Settled(folder, root, name_of(folder), subject, base, word, kind)
+    return Settled(folder, root, name_anyhow(folder), subject, base, word, kind)
 
 
 def told_of(root: Root, folder: Path) -> tuple[str, SubjectKind]:
@@ -73,6 +74,7 @@ class KnownKeys:
     _bases: dict[str, Base] = field(default_factory=dict)
     _trains: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _merges: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def train(self, settled: Settled, called: str) -> str:
         known = (str(settled.folder), settled.subject, called)
@@ -98,6 +100,15 @@ class KnownKeys:
             )
             self._merges[known] = recipe.digest()
         return self._merges[known]
+
+    def kept(self, settled: Settled, run: Run) -> bool:
+        known = (settled.subject, run.subject)
+        if known not in self._kept:
+            copies = self.ws.registry.store.subject_path(run.subject)
+            sizes, now = file_sizes(copies), file_sizes(settled.folder)
+            same = sum(now.get(name) == size for name, size in sizes.items())
+            self._kept[known] = 2 * same > len(sizes)
+        return self._kept[known]
 
     def base(self, ref: str) -> Base:
         """Raises what `Workspace.base` raises."""

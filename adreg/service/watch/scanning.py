@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def scan(root: Path) -> Scan:
             found.under_way[Path(folder)] = copied
         else:
             found.marks[Path(folder)] = _signature(files)
+    return found
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of each file below a folder by its relative name; of what cannot be read none."""
+    found = {}
+    for name, entry in _files(str(folder), ""):
+        with suppress(OSError):
+            found[name] = entry.stat().st_size
     return found
 
 

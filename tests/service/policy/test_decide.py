@@ -208,6 +208,29 @@ def test_a_root_that_moves_takes_its_gates_along() -> None:
     assert zoo.wanted() == []
 
 
+def test_a_folder_that_moved_and_grew_at_once_is_a_version_wherever_it_lies() -> None:
+    zoo = world()
+    zoo.drop("rex", "1")
+    zoo.settle()
+    zoo.remove("rex")
+    zoo.drop("family/rex", "1 and more")
+    assert said(zoo) == [("Train", "rex@2")]
+    zoo.settle()
+    zoo.drop("family/rex", "others by now")
+    assert said(zoo) == [("Train", "rex@3")]
+    zoo.settle()
+    zoo.drop("friends/rex", "of somebody else")
+    assert said(zoo) == [("Train", "rex-2")]
+
+
+def test_a_folder_that_changes_again_is_not_trained_half_copied() -> None:
+    zoo = world()
+    zoo.drop("rex", "1")
+    zoo.state = replace(zoo.state, restless=frozenset([PETS / "rex"]))
+    assert zoo.wanted() == []
+    assert zoo.why("rex") == "waits until it is still again"
+
+
 def test_what_was_trained_before_there_were_rules_is_known_by_its_photos() -> None:
     zoo = world()
     zoo.drop("rex", "1")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -137,6 +138,36 @@ def test_a_folder_that_a_decoder_dies_of_is_parked_and_the_plan_says_so(
     assert "while it read poison.png" in rest.reason
 
 
+def test_a_folder_whose_name_has_no_letters_of_a_name_is_trained_too(
+    home: Home, tmp_path: Path
+) -> None:
+    ws, root = home.open(), Root(tmp_path / "pets", str(home.base), "lora", class_word="cat")
+    photos(root.path / "猫", 1, 32, 1)
+    photos(root.path / "Ленин ☭", 1, 32, 2)
+    looking, _ = _at_rest(ws, root)
+    assert looking.errors() == []
+    found = {job.request["source"]: job.request for job in jobs.listing(ws.registry.db)}
+    assert set(found) == {"猫", "Ленин ☭"}
+    assert re.fullmatch(r"subject-[0-9a-f]{6}", found["猫"]["name"])
+    assert found["猫"]["spec"]["trigger"] == f"<{found['猫']['name']}>"
+
+
+def test_a_folder_that_was_moved_and_got_photos_at_once_is_a_version(
+    home: Home, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "pets", str(home.base), "lora", class_word="dog")
+    rex = photos(root.path / "rex", 2, 32)
+    carry_out(home.open(), root)
+    (root.path / "family").mkdir()
+    rex = rex.rename(root.path / "family" / "rex")
+    photos(rex, 3, 32)
+    *_, job = carry_out(home.open(), root)
+    assert job.request["name"] == "rex@2"
+    photos(root.path / "friends" / "rex", 2, 32, seed=9)
+    *_, job = carry_out(home.open(), root)
+    assert job.request["name"] == "rex-2"
+
+
 def test_a_full_disk_is_told_once_and_what_it_held_up_is_done_when_there_is_room(
     small_disk: Path, tiny_models: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -159,6 +190,6 @@ def test_a_full_disk_is_told_once_and_what_it_held_up_is_done_when_there_is_room
     until(lambda: looking.look() is None and not looking.restless(), "rest")
     looking.close()
     assert said[1:] == [
-        f"{home.settings.database}: can be written again",
         "rex: queued as job 1: a new folder",
+        f"{home.settings.database}: can be written again",
     ]
