@@ -45,7 +45,7 @@ class RootWatch:
         self._lost = False
         self._unheard: float | None = None
         self._polling = root.polling
-        self._subscribe()
+        self._refused = False
 
     def look(self, now: float) -> list[Path]:
         """The folders that have come to rest since the last look; begins a scan where there is
@@ -63,7 +63,8 @@ class RootWatch:
             hinted = self.restless()
             self.hint.clear()
             self._began = now
-            self._scanning = _Scanning(self.root.path, now, hinted)
+            blind = self._events is None and not self._polling and not self._refused
+            self._scanning = _Scanning(self.root.path, now, hinted, self.hint if blind else None)
         return settled
 
     def restless(self) -> bool:
@@ -89,14 +90,21 @@ class RootWatch:
         return self.hint.is_set() or self._settling.restless() or waited >= usual
 
     def _take(self, ended: _Scanning) -> list[Path]:
+        self._events = self._events or ended.events
         if ended.error is not None:
             self._missing(ended.error)
             return []
+        if ended.refused is not None:  # the system's limit of watched folders, or of watchers
+            self._refused = True
+            self._say(
+                f"{self.root.path}: no events from the file system ({ended.refused}): looking every"
+                f" {SECONDS_BETWEEN_POLLS:g} s"
+            )
         if self._lost:
             self._lost = False
             self._say(f"{self.root.path} is back")
-            self._subscribe()
-        if ended.found.marks != self.marks and not ended.hinted and self._events is not None:
+        listened = self._events is not None and ended.events is None
+        if ended.found.marks != self.marks and not ended.hinted and listened:
             self._unheard = ended.began + ended.seconds
         self.marks = ended.found.marks
         self._say_waiting(ended.found)
@@ -117,6 +125,7 @@ class RootWatch:
         if not self._lost:
             self._lost = True
             self._say(f"{told}: looking again every {SECONDS_BETWEEN_POLLS:g} s")
+        self._refused = False
         self.stop()
 
     def _say_waiting(self, found: Scan) -> None:
@@ -124,17 +133,6 @@ class RootWatch:
             name = found.under_way[folder]
             self._say(f"{folder.name}: left until {name} is copied or gone")
         self._waiting = set(found.under_way)
-
-    def _subscribe(self) -> None:
-        if self._polling or self._events is not None or not self.root.path.is_dir():
-            return
-        try:
-            self._events = Events(self.root.path, self.hint)
-        except OSError as error:  # the system's limit of watched folders, or of watchers
-            self._say(
-                f"{self.root.path}: no events from the file system ({error}): looking every"
-                f" {SECONDS_BETWEEN_POLLS:g} s"
-            )
 
     def _check_heard(self, now: float) -> None:
         """A change that a scan saw and no event told of, late ones included: there are no events
@@ -152,22 +150,40 @@ class RootWatch:
 
 
 class _Scanning(threading.Thread):
-    """A scan under way; what it found, or `error`. It keeps nobody from ending."""
+    """A scan under way; what it found, or `error`. It keeps nobody from ending.
 
-    def __init__(self, root: Path, began: float, hinted: bool) -> None:
+    Where there is a `hint` for them, it subscribes to events first, for that too goes through all
+    folders: `events`, or why they were `refused`.
+    """
+
+    def __init__(
+        self, root: Path, began: float, hinted: bool, hint: threading.Event | None
+    ) -> None:
         super().__init__(name=f"scan of {root}", daemon=True)
         self.began = began
         self.hinted = hinted
         self.seconds = 0.0
         self.found = Scan()
         self.error: OSError | None = None
+        self.events: Events | None = None
+        self.refused: OSError | None = None
         self._root = root
+        self._hint = hint
         self.start()
 
     def run(self) -> None:
         begun = time.monotonic()
+        self._subscribe()
         try:
             self.found = scan(self._root)
         except OSError as error:
             self.error = error
         self.seconds = time.monotonic() - begun
+
+    def _subscribe(self) -> None:
+        if self._hint is None or not self._root.is_dir():
+            return
+        try:
+            self.events = Events(self._root, self._hint)
+        except OSError as error:
+            self.refused = error

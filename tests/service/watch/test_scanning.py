@@ -156,6 +156,24 @@ def test_changes_without_events_make_it_look_more_often(
     assert said == [f"{tmp_path}: changes without events from the file system: looking every 10 s"]
 
 
+def test_who_looks_does_not_wait_until_all_folders_are_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    class Slow(_Deaf):
+        def __init__(self, root: Path, hint: threading.Event) -> None:
+            assert asked.wait(60)
+
+    monkeypatch.setattr(root_watch, "Events", Slow)
+    rex = _subject(tmp_path / "rex")
+    watch = RootWatch(Root(tmp_path, "pocket", "lora"), 0.0, print, must_stay=True)
+    assert watch.look(time.monotonic()) == []
+    assert watch.restless()
+    asked.set()
+    assert _looked(watch) == [rex]
+
+
 def test_where_the_system_gives_no_events_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
