@@ -210,11 +210,13 @@ class Job:
 
 
 def slug(text: str) -> str:
-    """Lower case letters and digits joined by hyphens.
+    """Lower case letters, without their accents, and digits joined by hyphens.
 
     Raises UsageError where nothing is left.
     """
-    cleaned = _SLUG.sub("-", text.casefold()).strip("-")
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(part for part in parts if not unicodedata.combining(part))
+    cleaned = _SLUG.sub("-", plain.casefold()).strip("-")
     if not cleaned:
         raise UsageError(
             f"{text!r} leaves no letters or digits for a name", remedy="pass --name NAME"

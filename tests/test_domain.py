@@ -10,7 +10,13 @@ from adreg.errors import UsageError
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("Rex", "rex"), ("Duck Toy", "duck-toy"), ("  a__b ", "a-b"), ("dog6", "dog6")],
+    [
+        ("Rex", "rex"),
+        ("Duck Toy", "duck-toy"),
+        ("  a__b ", "a-b"),
+        ("dog6", "dog6"),
+        ("Ünü Çan", "unu-can"),
+    ],
 )
 def test_slug(text: str, expected: str) -> None:
     assert slug(text) == expected
