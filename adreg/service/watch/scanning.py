@@ -29,10 +29,12 @@ def scan(root: Path) -> Scan:
 
     A folder that holds files, or nothing at all, is a subject; one with nothing but folders is
     looked into, so subjects may be nested. Hidden folders are nobody's subject. A folder that is
-    reached twice, by a link, counts once: links that lead round in circles end.
+    reached twice, by a link, counts once: links that lead round in circles end, those that lead to
+    the root itself or to what it lies in among them.
     """
     found = Scan()
-    seen = {_identity(root)}
+    real = Path(os.path.realpath(root))
+    seen = {_identity(folder) for folder in (real, *real.parents)}
     for folder in _subjects(str(root), seen):
         files = list(_files(folder, ""))
         names = sorted(name.rpartition("/")[2] for name, _ in files)

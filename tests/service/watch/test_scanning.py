@@ -81,6 +81,8 @@ def test_links_are_followed_once_and_round_in_circles_they_end(tmp_path: Path) -
     (root / "broken").symlink_to(tmp_path / "nowhere")
     (root / "deep").mkdir()
     (root / "deep" / "round").symlink_to(root)
+    (root / "deep" / "up").symlink_to(tmp_path)
+    (tmp_path / "adreg.toml").write_text("")
     assert _found(root) == ["again/tom", "rex"]
     before = scan(root).marks
     (root / "rex" / "round").symlink_to(root)
