@@ -26,7 +26,7 @@ from adreg.service.policy.records import Settled, Train
 from adreg.service.rules.records import Root
 from adreg.service.running.child import without_tokens
 from adreg.settings import Settings
-from adreg.store.staging import disk_errors, make_private
+from adreg.store.staging import make_private
 
 # The reader always has its next folders, however seldom it is asked what it has found.
 _AHEAD = 64
@@ -79,21 +79,25 @@ class Reader:
         self._connection: Connection | None = None
 
     def ask(self, request: Request) -> None:
-        """Raises ExternalError where no process can be started."""
         if not self.asked and self._heard is not None:
             self._heard = time.monotonic()
         if isinstance(request, Train):  # a device may wait for it: before what was not sent yet
             self.asked.insert(self._sent, request)
         else:
             self.asked.append(request)
-        self._send()
+        with suppress(ChildProcessError):  # who waits for the answers is told
+            self._send()
 
     def ready(self) -> bool:
         """Whether it has something to tell."""
-        return self._connection is not None and self._connection.poll()
+        return bool(self.asked) and self._connection is not None and self._connection.poll()
 
     def answers(self, seconds: float = 0.0) -> Iterator[Answer]:
-        """What it has answered by now; the first of it is waited for that long."""
+        """What it has answered by now; the first of it is waited for that long.
+
+        Raises ChildProcessError where no process can be started; that is tried again next time.
+        """
+        self._send()
         if self._hangs():
             yield from self._died(f"no sign of life for {self._settings.hang_seconds:g} s")
         while self.asked and self._connection is not None and self._connection.poll(seconds):
@@ -132,24 +136,27 @@ class Reader:
                 self._connection.send(self.asked[self._sent - 1])
 
     def _start(self) -> None:
-        log = self._log
-        with disk_errors(log):
-            make_private(log.parent)
-            output = log.open("ab")
-        self._connection, other = Pipe()
-        with output, other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", _CHILD_MODULE, str(other.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # It needs no Hub: what rules name was looked up before the first folder was.
-                env={**without_tokens(os.environ), "HF_HUB_OFFLINE": "1"},
-                pass_fds=[other.fileno()],
-                # Ctrl-C is for whoever started it: it ends when there is nobody to answer.
-                start_new_session=True,
-            )
-        self._connection.send(self._settings)
+        ours, other = Pipe()
+        try:
+            make_private(self._log.parent)
+            with other, self._log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", _CHILD_MODULE, str(other.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    # It needs no Hub: what rules name was looked up before the first folder was.
+                    env={**without_tokens(os.environ), "HF_HUB_OFFLINE": "1"},
+                    pass_fds=[other.fileno()],
+                    # Ctrl-C is for whoever started it: it ends when there is nobody to answer.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            raise ChildProcessError(f"no process to read photos: {error}") from error
+        self._connection = ours
+        with suppress(OSError):
+            ours.send(self._settings)
 
     @property
     def _log(self) -> Path:

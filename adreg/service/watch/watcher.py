@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +38,8 @@ Say = Callable[[str], None]
 class Watcher:
     """`look` often; it does a second's work at most.
 
-    Where the database cannot be written (the disk is full, a backup keeps it) it says so once, and
-    goes on when it can be.
+    Where the database cannot be written (the disk is full, a backup keeps it), or no process can be
+    started, it says so once, and goes on when that has passed.
     """
 
     def __init__(self, ws: Workspace, rules: Rules, say: Say, *, must_stay: bool = False) -> None:
@@ -58,6 +58,7 @@ class Watcher:
         ]
         self._keys = KnownKeys(ws)
         self._reader = Reader(ws.settings)
+        self._came: deque[tuple[RootWatch, Path]] = deque()
         self._settled: dict[Path, Settled] = {}
         self._failed: dict[Path, AdregError] = {}
         self._stuck: dict[str, AdregError] = {}
@@ -81,12 +82,16 @@ class Watcher:
         try:
             self._look(now)
         except sqlite3.OperationalError as error:
+            self._in_trouble(f"{self._ws.settings.database}: {error}")
+        except ChildProcessError as error:
             self._in_trouble(str(error))
 
     def _look(self, now: float) -> None:
         for watch in self._roots:
-            for folder in watch.look(now):
-                self._look_into(watch, folder)
+            self._came += [(watch, folder) for folder in watch.look(now)]
+        while self._came:
+            self._look_into(*self._came[0])
+            self._came.popleft()
         self._take_answers()
         self._forget_what_is_gone()
         self._forgive(now)
@@ -95,21 +100,22 @@ class Watcher:
     def _in_trouble(self, told: str) -> None:
         """What was to be done is worked out again: it follows from what has been done by then."""
         if self._trouble is None:
-            self._say(f"{self._ws.settings.database}: {told}: nothing new is begun until it passes")
-        self._trouble = told
+            self._say(f"{told}: nothing new is begun until it passes")
+        self._trouble = self._trouble or told
         self._left.clear()
         self._due = True
         self._rested = time.monotonic() + _SECONDS_AFTER_TROUBLE
 
     def _out_of_trouble(self) -> None:
         if self._trouble is not None:
+            self._say(f"goes on, after {self._trouble}")
             self._trouble = None
-            self._say(f"{self._ws.settings.database}: can be written again")
 
     def restless(self) -> bool:
         """Whether anything is still to be looked at or done."""
         roots = any(watch.restless() for watch in self._roots)
-        return roots or bool(self._reader.asked) or bool(self._left) or self._something_new()
+        busy = roots or self._came or self._reader.asked or self._left
+        return bool(busy) or self._something_new()
 
     def errors(self) -> list[AdregError]:
         """What is wrong now: with folders, with what was to be done, and what gates refuse."""
@@ -142,9 +148,11 @@ class Watcher:
         """Has a folder looked into; what came of it is among the answers some time."""
         try:
             base = self._keys.base(watch.root.base).digest
-            self._reader.ask(Look(folder, watch.root, watch.marks[folder], base))
         except (AdregError, OSError) as problem:
             self._cannot_look(folder, problem)
+        else:
+            if folder in watch.marks:
+                self._reader.ask(Look(folder, watch.root, watch.marks[folder], base))
 
     def _take_answers(self) -> None:
         for answer in self._reader.answers():
@@ -189,14 +197,15 @@ class Watcher:
             if _key(action) in self._stuck:
                 continue
             self._due = True
+            if isinstance(action, Train):
+                self._reader.ask(action)
+                continue
             try:
-                if isinstance(action, Train):
-                    self._reader.ask(action)
-                else:
-                    act(self._ws, action, self._say)
-                    self._done(action, None)
+                act(self._ws, action, self._say)
             except (AdregError, OSError) as problem:
                 self._done(action, problem)
+            else:
+                self._done(action, None)
 
     def _done(self, action: Action, problem: Problem | None) -> None:
         self._out_of_trouble()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -113,3 +114,17 @@ def test_the_reader_does_not_get_the_token(
         assert "HF_TOKEN" in os.environ
         until(lambda: "HF_HUB_OFFLINE" in child.environ(), "the reader's own environment")
         assert "HF_TOKEN" not in child.environ()
+
+
+def test_where_no_process_can_be_started_that_is_said_and_tried_again(
+    home: Home, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = _look(root, "rex")
+    with closing(Reader(home.settings)) as reader:
+        with monkeypatch.context() as without_python:
+            without_python.setattr(sys, "executable", str(root.path / "no python"))
+            reader.ask(look)
+            with pytest.raises(ChildProcessError, match="no process to read photos: .*no python"):
+                list(reader.answers())
+        (answer,) = _answers(reader)
+    assert answer.found is not None

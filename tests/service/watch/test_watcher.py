@@ -191,5 +191,5 @@ def test_a_full_disk_is_told_once_and_what_it_held_up_is_done_when_there_is_room
     looking.close()
     assert said[1:] == [
         "rex: queued as job 1: a new folder",
-        f"{home.settings.database}: can be written again",
+        f"goes on, after {trouble}",
     ]
