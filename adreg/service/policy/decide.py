@@ -96,8 +96,8 @@ def _trains(state: State, keys: Keys) -> list[Action]:
     names = _Names(state)
     by_key = {run.key: run for run in state.runs}
     had: dict[tuple[Path | None, str], list[Run]] = {}
-    for run in state.runs:
-        had.setdefault((run.folder, run.subject), []).append(run)
+    for one in state.runs:
+        had.setdefault((one.folder, one.subject), []).append(one)
     before = {run.folder: run for run in state.runs}  # the latest of each folder
     there = {held.digest for held in state.adapters if held.present}
     found: list[Action] = []

@@ -77,7 +77,8 @@ class Rules:
     file: Path | None = None
 
     def root_of(self, folder: Path | None) -> Root | None:
-        """The root that a subject folder is below: one at most, none lies in another."""
+        """The root that a subject folder is below, or is: one at most, none lies in another."""
         if folder is None:
             return None
-        return next((root for root in self.roots if root.path in folder.parents), None)
+        above = (folder, *folder.parents)
+        return next((root for root in self.roots if root.path in above), None)

@@ -46,6 +46,7 @@ class RootWatch:
         self._unheard: float | None = None
         self._polling = root.polling
         self._refused = False
+        self._seen = False
 
     def look(self, now: float) -> list[Path]:
         """The folders that have come to rest since the last look; begins a scan where there is
@@ -74,7 +75,8 @@ class RootWatch:
         return first or scanning or self.hint.is_set() or self._settling.restless()
 
     def restless_folders(self) -> set[Path]:
-        return self._settling.waiting()
+        """Those that wait out their quiet time; the root itself until it is known what is in it."""
+        return self._settling.waiting() if self._seen else {self.root.path}
 
     def stop(self) -> None:
         if self._events is not None:
@@ -106,6 +108,7 @@ class RootWatch:
         listened = self._events is not None and ended.events is None
         if ended.found.marks != self.marks and not ended.hinted and listened:
             self._unheard = ended.began + ended.seconds
+        self._seen = True
         self.marks = ended.found.marks
         self._say_waiting(ended.found)
         self._began = max(self._began, ended.began + _PAUSE * ended.seconds)
@@ -117,6 +120,7 @@ class RootWatch:
         if isinstance(error, FileNotFoundError) and self.root.path.is_dir():
             self.hint.set()  # it was a folder in it that went while it was looked at
             return
+        self._seen = True  # nobody waits for what may never come
         told = f"no folder {self.root.path} any more"
         if not isinstance(error, FileNotFoundError):
             told = f"cannot look into {self.root.path}: {error.strerror}"

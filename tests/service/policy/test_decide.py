@@ -223,6 +223,19 @@ def test_a_folder_that_moved_and_grew_at_once_is_a_version_wherever_it_lies() ->
     assert said(zoo) == [("Train", "rex-2")]
 
 
+def test_a_set_waits_until_it_is_known_what_is_in_a_root() -> None:
+    zoo = world()
+    zoo.drop("rex", "1")
+    zoo.drop("tom", "2")
+    zoo.rules = Rules((pets(),))
+    zoo.settle()
+    zoo.rules = Rules((pets(),), (ALL_PETS,))
+    zoo.state = replace(zoo.state, restless=frozenset([PETS]))
+    assert zoo.why("zoo") == "waits for pets"
+    zoo.state = replace(zoo.state, restless=frozenset())
+    assert said(zoo) == [("Merge", "zoo")]
+
+
 def test_a_folder_that_changes_again_is_not_trained_half_copied() -> None:
     zoo = world()
     zoo.drop("rex", "1")

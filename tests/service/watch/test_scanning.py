@@ -109,7 +109,9 @@ def _looked(watch: RootWatch) -> list[Path]:
 def test_a_root_is_waited_for_and_what_was_there_is_not_forgotten(tmp_path: Path) -> None:
     root, said = tmp_path / "drive", list[str]()
     watch = RootWatch(Root(root, "pocket", "lora"), 0.0, said.append, must_stay=False)
+    assert watch.restless_folders() == {root}
     assert _looked(watch) == []
+    assert watch.restless_folders() == set()
     assert said == [f"no folder {root} any more: looking again every 10 s"]
     rex = _subject(root / "rex")
     watch.hint.set()
