@@ -28,6 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -217,6 +218,8 @@ def _validate_yaml(request: Request) -> Answer:
 
 def _preupload(request: Request) -> Answer:
     head = request.repo(request.groups[0], write=True).head
+    there = head.files.get(".gitignore")
+    ignored = there.content.decode().split() if there else []
 
     def answer(file: dict[str, Any]) -> dict[str, Any]:
         there = head.files.get(file["path"])
@@ -224,7 +227,7 @@ def _preupload(request: Request) -> Answer:
         return {
             "path": file["path"],
             "uploadMode": "lfs" if lfs else "regular",
-            "shouldIgnore": False,
+            "shouldIgnore": any(fnmatch(file["path"], pattern) for pattern in ignored),
             "oid": there.oid if there else None,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,10 @@ def publish(
         int | None,
         typer.Option(help="A checkpoint as lora: the rank to cut to; else no cut.", min=1),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Take the place of files there that adreg did not publish."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -45,13 +49,14 @@ def publish(
     """
     from adreg.service.hub.publishing import preview, publish_inputs, request_publication
 
-    ws, private = open_workspace(), not public
+    ws = open_workspace()
+    asked: Any = {"private": not public, "form": form, "rank": rank, "replace": replace}
     if dry_run:
-        inputs = publish_inputs(ws, name, repo, private=private, form=form, rank=rank)
+        inputs = publish_inputs(ws, name, repo, **asked)
         planned = preview(ws, inputs)
         print_json(planned) if as_json else _show_plan(planned)
         return
-    job = request_publication(ws, name, repo, private=private, form=form, rank=rank)
+    job = request_publication(ws, name, repo, **asked)
     result = run_job(ws, job)
     for text in result["notices"]:
         notice(text)

@@ -1,10 +1,11 @@
 """The publish job: the Hub is asked whether it will take it, then it is made ready and sent.
 
 inputs: kind ("checkpoint" or "adapter"), format ("lora", "diffusers" or "both"), path (the folder,
-or the adapter's file), name, repo ("user/name"), private, endpoint (or null: HF_ENDPOINT),
-description (adreg.publish.card.Description), previews ([{path, prompt}]), lora (null; of a
-checkpoint that is published as a LoRA: rank, and checkpoint and base as the export job has them).
-The token comes from the environment or the Hub's login.
+or the adapter's file), name, repo ("user/name"), private, replace (whether files there that are
+somebody else's may be), endpoint (or null: HF_ENDPOINT), description
+(adreg.publish.card.Description), previews ([{path, prompt}]), lora (null; of a checkpoint that is
+published as a LoRA: rank, and checkpoint and base as the export job has them). The token comes
+from the environment or the Hub's login.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pathlib import Path
 
 from adreg.domain import Json, Progress
 from adreg.publish.client import Target, check_endpoint
-from adreg.publish.files import LoraFiles
+from adreg.publish.files import LORA_FILE, LoraFiles
+from adreg.publish.foreign import title
 from adreg.publish.hub import publish
 from adreg.publish.preflight import admitted, base_license
-from adreg.publish.prepare import local_findings, prepare, with_license
+from adreg.publish.prepare import local_findings, prepare, wish_of, with_license
 
 
 def run(inputs: Json, staging: Path, progress: Progress) -> Json:
@@ -25,18 +27,19 @@ def run(inputs: Json, staging: Path, progress: Progress) -> Json:
     Raises what preparing and publishing raise: nothing is sent before all files are checked, and
     nothing long is done before the Hub has said that it will take them.
     """
-    prepare(inputs)
+    planned = [upload.path for upload in prepare(inputs).uploads]
+    planned += [LORA_FILE] if inputs["lora"] else []
     progress("checking", 0, 3)
-    target = admitted(inputs["repo"], check_endpoint(inputs["endpoint"]), private=inputs["private"])
+    url = check_endpoint(inputs["endpoint"])
+    target = admitted(inputs["repo"], url, wish_of(inputs, planned))
     inputs = _with_hub_license(inputs, target)
     lora, truncation = _cut(inputs, staging, progress)
     prepared = prepare(inputs, lora)
     done = publish(
         target,
-        inputs["format"],
+        wish_of(inputs, [upload.path for upload in prepared.uploads]),
         prepared.uploads,
-        message=f"{inputs['name']}: published with adreg",
-        private=inputs["private"],
+        message=title(inputs["name"]),
         progress=progress,
     )
     sizes = [upload.size for upload in prepared.uploads]

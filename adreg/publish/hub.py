@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from httpx2 import HTTPError
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
@@ -18,39 +19,47 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazily expo
 
 from adreg.domain import Json, Progress
 from adreg.publish.client import Target, external, retried
-from adreg.publish.files import Upload, stale_files
-from adreg.publish.format import Format
-from adreg.publish.preflight import Look, check_privacy, look
+from adreg.publish.files import Upload
+from adreg.publish.foreign import listed
+from adreg.publish.preflight import Look, Wish, check_privacy, in_the_way, look
 
 _VERSION = re.compile(r"v([1-9]\d*)")
 
 
+@dataclass(frozen=True)
+class _Commit:
+    """The head's id, what went of the one before (`parent`), and what of it was not adreg's."""
+
+    commit: str
+    removed: list[str]
+    replaced: list[str]
+    parent: str | None
+
+
 def publish(
-    target: Target,
-    form: Format,
-    uploads: Sequence[Upload],
-    *,
-    message: str,
-    private: bool,
-    progress: Progress,
+    target: Target, wish: Wish, uploads: Sequence[Upload], *, message: str, progress: Progress
 ) -> Json:
     """Bring the repository to exactly these files of adreg's, in one commit or none.
 
     Returns repo, url, commit, version (the head's tag; None where it is no publication), changed
     (False: the Hub had all of it), visibility, files, removed (files of an earlier publication),
     notices. A repository that exists keeps its visibility: a private one that was to be public
-    gets a notice.
+    gets a notice, and so do files of somebody else's that were replaced. `wish.paths` are those
+    of `uploads`.
 
-    Raises ConflictError where the repository changed meanwhile, or is public and was to be
-    private; ExternalError for all the Hub or the way to it refuses.
+    Raises ConflictError where the repository changed meanwhile, is public and was to be private,
+    or holds files of somebody else's that would be lost; ExternalError for all the Hub or the way
+    to it refuses.
     """
     progress("creating", 1, 3)
-    before = retried(target, lambda: look(target)) or _made(target, private)
-    check_privacy(target, private, before)
+    before = retried(target, lambda: look(target)) or _made(target, wish.private)
+    check_privacy(target, wish.private, before)
     with _client_settings(target):
         progress("uploading", 2, 3)
-        commit, removed = retried(target, lambda: _commit(target, form, uploads, message))
+        done = retried(target, lambda: _commit(target, wish, uploads, message))
+        commit = done.commit
         changed = commit != before.head
+        retried(target, lambda: _check_arrived(target, commit, wish.paths))
         version = retried(target, lambda: _version(target, commit, changed, message))
         progress("uploading", 3, 3)
     return {
@@ -61,8 +70,8 @@ def publish(
         "changed": changed,
         "visibility": "private" if before.private else "public",
         "files": [upload.path for upload in uploads],
-        "removed": removed,
-        "notices": _notices(target.repo, asked=private, is_private=before.private),
+        "removed": done.removed,
+        "notices": _notices(target, wish, before, done),
     }
 
 
@@ -106,13 +115,11 @@ def _there(target: Target) -> Look:
     return found
 
 
-def _commit(
-    target: Target, form: Format, uploads: Sequence[Upload], message: str
-) -> tuple[str, list[str]]:
-    """The head's id afterwards, and what was removed. A fresh look each time it is tried: the
+def _commit(target: Target, wish: Wish, uploads: Sequence[Upload], message: str) -> _Commit:
+    """The head afterwards, and what was lost of it. A fresh look each time it is tried: the
     answer to a commit that was made may have been lost, and then there is nothing left to do."""
     now = _there(target)
-    removed = stale_files(form, now.files, (upload.path for upload in uploads), ours=now.ours)
+    removed, replaced = in_the_way(target, wish, now)
     adding = [CommitOperationAdd(upload.path, upload.content) for upload in uploads]
     done = target.api.create_commit(
         target.repo,
@@ -120,7 +127,20 @@ def _commit(
         commit_message=message,
         parent_commit=now.head,
     )
-    return done.oid, removed
+    return _Commit(done.oid, removed, replaced, now.head)
+
+
+def _check_arrived(target: Target, commit: str, paths: Sequence[str]) -> None:
+    """The client leaves out, and does not say, what the repository's .gitignore names."""
+    info = target.api.model_info(target.repo, revision=commit)
+    there = {sibling.rfilename for sibling in info.siblings or ()}
+    lost = sorted(set(paths) - there)
+    if lost:
+        raise external(
+            f"{target.repo} at {target.endpoint} did not take {listed(lost)}: the repository's"
+            " .gitignore leaves them out",
+            "remove its .gitignore, or those lines of it, and publish again",
+        )
 
 
 def _version(target: Target, commit: str, changed: bool, message: str) -> str | None:
@@ -141,10 +161,16 @@ def _version(target: Target, commit: str, changed: bool, message: str) -> str | 
     return name
 
 
-def _notices(repo: str, *, asked: bool, is_private: bool) -> list[str]:
-    if asked is is_private:
-        return []
-    return [
-        f"{repo} was there already and stays private; public was asked for: "
-        "change it in the repository's settings on the Hub"
-    ]
+def _notices(target: Target, wish: Wish, before: Look, done: _Commit) -> list[str]:
+    said = []
+    if before.private and not wish.private:
+        said.append(
+            f"{target.repo} was there already and stays private; public was asked for: "
+            "change it in the repository's settings on the Hub"
+        )
+    if done.replaced:
+        said.append(
+            f"not adreg's, and replaced: {listed(done.replaced)}; commit {done.parent} of"
+            f" {target.repo} has them"
+        )
+    return said

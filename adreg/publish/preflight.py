@@ -15,6 +15,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from adreg.domain import Json, readable_size
 from adreg.errors import AdregError, ConflictError
 from adreg.publish.client import LOGIN, NO_HUB, Target, external, retried, target_of
+from adreg.publish.files import stale_files
+from adreg.publish.foreign import check_foreign, foreign_files, listed
+from adreg.publish.format import Format
 from adreg.publish.licence import License, license_on_hub
 from adreg.publish.markdown import one_line
 
@@ -38,6 +41,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """How something is to be published: as what, who may see it, the paths that it will have,
+    and whether it may take the place of files that are not adreg's."""
+
+    form: Format
+    private: bool
+    paths: tuple[str, ...] = ()
+    replace: bool = False
+
+
+@dataclass(frozen=True)
 class Look:
     """The repository as it is: name, head commit, files, visibility; is its card adreg's?"""
 
@@ -48,24 +62,24 @@ class Look:
     ours: bool
 
 
-def admitted(repo: str, url: str, *, private: bool) -> Target:
+def admitted(repo: str, url: str, wish: Wish) -> Target:
     """The target of a publication that the Hub will take, as far as it tells beforehand.
 
-    Raises ConflictError where the repository is public and was to be private, ExternalError where
-    nobody is signed in, where the token or its owner may not write there, and for all the Hub or
-    the way to it refuses.
+    Raises ConflictError where the repository is public and was to be private, or holds files of
+    somebody else's that would be lost; ExternalError where nobody is signed in, where the token or
+    its owner may not write there, and for all the Hub or the way to it refuses.
     """
     target = target_of(repo, url)
-    for _ in _asked(target, private):
+    for _ in _asked(target, wish):
         pass
     return target
 
 
-def look_ahead(repo: str, url: str, *, private: bool) -> list[Finding]:
+def look_ahead(repo: str, url: str, wish: Wish) -> list[Finding]:
     """The same questions; what fails is told, and what comes after it stays unknown."""
     found: list[Finding] = []
     try:
-        for finding in _asked(target_of(repo, url, waits=()), private):
+        for finding in _asked(target_of(repo, url, waits=()), wish):
             found.append(finding)
     except AdregError as error:
         failed = ON_THE_HUB[len(found)]
@@ -106,11 +120,24 @@ def look(target: Target) -> Look | None:
     return Look(one_line(info.id), info.sha, files, bool(info.private), "adreg" in tags)
 
 
-def _asked(target: Target, private: bool) -> Iterator[Finding]:
+def in_the_way(target: Target, wish: Wish, now: Look) -> tuple[list[str], list[str]]:
+    """Of a repository's files those of an earlier publication that go, and all those that are
+    somebody else's and would be replaced or go.
+
+    Raises ConflictError where there are such files and they may not be replaced.
+    """
+    stale = stale_files(wish.form, now.files, wish.paths, ours=now.ours)
+    foreign = foreign_files(target, now.head, now.files, [*wish.paths, *stale])
+    if not wish.replace:
+        check_foreign(target, foreign)
+    return stale, foreign
+
+
+def _asked(target: Target, wish: Wish) -> Iterator[Finding]:
     me = _whoami(target)
     yield Finding("login", "ok", f"signed in at {target.endpoint} as {me['name']}")
     yield _scope(target, me)
-    yield _repository(target, me, private)
+    yield _repository(target, me, wish)
 
 
 def _whoami(target: Target) -> Json:
@@ -149,16 +176,21 @@ def _grants(grant: Json, target: Target) -> bool:
     return same and "repo.write" in grant.get("permissions", ())
 
 
-def _repository(target: Target, me: Json, private: bool) -> Finding:
+def _repository(target: Target, me: Json, wish: Wish) -> Finding:
     before = retried(target, lambda: look(target))
     _check_namespace(target, me, there=before is not None)
     if before is None:
-        word = "private" if private else "public"
+        word = "private" if wish.private else "public"
         return Finding("repository", "ok", f"{target.repo} is not there yet: made, {word}")
-    _check_name(target, before)
-    check_privacy(target, private, before)
-    word = "private" if before.private else "public"
-    return Finding("repository", "ok", f"{target.repo} is there, {word}, {len(before.files)} files")
+    there = before
+    _check_name(target, there)
+    check_privacy(target, wish.private, there)
+    _, foreign = retried(target, lambda: in_the_way(target, wish, there))
+    word = "private" if there.private else "public"
+    says = f"{target.repo} is there, {word}, {len(there.files)} files"
+    if not foreign:
+        return Finding("repository", "ok", says)
+    return Finding("repository", "warning", f"{says}; not adreg's, and lost: {listed(foreign)}")
 
 
 def _check_namespace(target: Target, me: Json, *, there: bool) -> None:

@@ -5,7 +5,7 @@ Inputs are those of the publish job (`adreg.jobs.publish`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from adreg.publish.files import (
     preview_files,
 )
 from adreg.publish.licence import License
-from adreg.publish.preflight import Finding, license_finding, look_ahead, size_finding
+from adreg.publish.preflight import Finding, Wish, license_finding, look_ahead, size_finding
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ def preview(inputs: Json, lora: LoraFiles | None = None) -> Json:
     }
 
 
+def wish_of(inputs: Json, paths: Iterable[str]) -> Wish:
+    """What those inputs ask of a repository, with these paths."""
+    return Wish(inputs["format"], inputs["private"], tuple(paths), inputs["replace"])
+
+
 def with_license(inputs: Json, license: License) -> Json:
     """The inputs with a licence of the base that only its card on the Hub tells."""
     description = inputs["description"]
@@ -88,7 +93,8 @@ def local_findings(inputs: Json, sizes: Sequence[int]) -> list[Finding]:
 
 def _findings(inputs: Json, url: str, files: Sequence[Json]) -> list[Finding]:
     local = local_findings(inputs, [file["size"] for file in files])
-    return [*local, *look_ahead(inputs["repo"], url, private=inputs["private"])]
+    wish = wish_of(inputs, [file["path"] for file in files])
+    return [*local, *look_ahead(inputs["repo"], url, wish)]
 
 
 def _sizes(uploads: Sequence[Upload], lora: LoraFiles | None) -> list[Json]:

@@ -23,10 +23,11 @@ from adreg.publish.client import check_endpoint, check_repo
 from adreg.publish.files import Upload
 from adreg.publish.format import Format
 from adreg.publish.hub import publish
-from adreg.publish.preflight import admitted
+from adreg.publish.preflight import Wish, admitted
 from tests.hub_server import DROP, Blob, HubServer
 
 REPO = "me/trio"
+TITLE = "trio: published with adreg"
 README = b"---\nlicense: apache-2.0\n---\n\n# trio\n"
 WEIGHTS = bytes(range(256)) * 8
 
@@ -47,11 +48,13 @@ def put(
     private: bool = True,
     endpoint: str | None = None,
     form: Format = "diffusers",
+    replace: bool = False,
 ) -> Json:
     """Ask whether it may be, then publish: what the job does."""
-    target = admitted(repo, endpoint or hub.url, private=private)
     uploads = uploads or files()
-    return publish(target, form, uploads, message="trio", private=private, progress=silent)
+    wish = Wish(form, private, tuple(upload.path for upload in uploads), replace)
+    target = admitted(repo, endpoint or hub.url, wish)
+    return publish(target, wish, uploads, message=TITLE, progress=silent)
 
 
 def refused(hub: HubServer, **changes: Any) -> AdregError:
@@ -76,7 +79,7 @@ def test_one_commit_with_all_files_private_by_default(hub: HubServer, tmp_path: 
     done = put(hub)
     repo = hub.repos[REPO]
     assert repo.private
-    assert [commit.summary for commit in repo.commits] == ["initial commit", "trio"]
+    assert [commit.summary for commit in repo.commits] == ["initial commit", TITLE]
     assert done == {
         "repo": REPO,
         "url": f"{hub.url}/{REPO}",
@@ -144,14 +147,72 @@ def test_nothing_private_goes_into_a_public_repository(hub: HubServer) -> None:
 
 
 def test_files_of_an_earlier_publication_go_and_the_users_stay(hub: HubServer) -> None:
-    put(hub)
+    put(hub, [*files(), Upload("unet/old.safetensors", b"old")])
     repo = hub.repos[REPO]
-    old = {"unet/old.safetensors": Blob(b"old", True), "LICENSE": Blob(b"mine", False)}
-    repo.add("by hand", repo.head.files | old)
+    repo.add("by hand", repo.head.files | {"LICENSE": Blob(b"mine", False)})
     done = put(hub)
     assert done["removed"] == ["unet/old.safetensors"]
     assert done["changed"]
+    assert done["notices"] == []
     assert set(repo.head.files) == {u.path for u in files()} | {"LICENSE", ".gitattributes"}
+
+
+MINE = {"README.md": b"my words", "images/0.png": b"my photo", "images/7.png": b"my photo"}
+
+
+def test_files_that_somebody_else_wrote_are_not_lost_unasked(hub: HubServer) -> None:
+    hub.host(REPO, {**MINE, "notes.txt": b"kept"}, private=True)
+    error = refused(hub)
+    assert isinstance(error, ConflictError)
+    assert "--replace" in str(error.remedy)
+    assert all(path in error.message for path in MINE)
+    assert "notes.txt" not in error.message
+    repo = hub.repos[REPO]
+    assert len(repo.commits) == 1
+    by_hand = repo.head.oid
+    done = put(hub, replace=True)
+    assert (done["removed"], done["version"]) == (["images/7.png"], "v1")
+    (notice,) = done["notices"]
+    assert by_hand in notice
+    assert all(path in notice for path in MINE)
+    assert set(repo.head.files) == {"notes.txt", *(upload.path for upload in files())}
+    assert put(hub, files(WEIGHTS[::-1]))["notices"] == []
+
+
+def test_a_card_that_was_edited_on_the_hub_is_not_lost_unasked(hub: HubServer) -> None:
+    put(hub)
+    repo = hub.repos[REPO]
+    edited = repo.head.files | {"README.md": Blob(b"edited", False)}
+    repo.add("Update README.md", edited)
+    error = refused(hub, uploads=files(WEIGHTS[::-1]))
+    assert isinstance(error, ConflictError)
+    assert "README.md" in error.message
+    assert "unet" not in error.message
+    assert repo.head.files == edited
+    assert put(hub, replace=True)["version"] == "v2"
+
+
+def test_a_file_that_comes_while_it_is_published_is_not_lost_unasked(hub: HubServer) -> None:
+    """It was not there when the Hub was asked beforehand."""
+    hub.meanwhile("preupload", lambda: hub.host(REPO, MINE))
+    assert isinstance(refused(hub), ConflictError)
+    assert hub.repos[REPO].head.files["README.md"].content == b"my words"
+    assert isinstance(refused(hub), ConflictError)
+    assert hub.count("commit") == 1
+
+
+def test_what_a_gitignore_keeps_out_is_not_called_published(hub: HubServer) -> None:
+    hub.host(REPO, {".gitignore": b"*.safetensors\n"}, private=True)
+    error = refused(hub)
+    assert "unet/diffusion_pytorch_model.safetensors" in error.message
+    assert ".gitignore" in str(error.remedy)
+    repo = hub.repos[REPO]
+    assert repo.tags == {}
+    assert isinstance(refused(hub), ExternalError)
+    kept = {path: blob for path, blob in repo.head.files.items() if path != ".gitignore"}
+    repo.add("by hand", kept)
+    assert put(hub)["version"] == "v1"
+    assert set(repo.head.files) == {upload.path for upload in files()}
 
 
 @pytest.mark.parametrize(

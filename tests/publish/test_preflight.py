@@ -7,30 +7,34 @@ import socket
 import pytest
 
 from adreg.errors import AdregError, ConflictError, ExternalError
-from adreg.publish.preflight import ON_THE_HUB, Finding, admitted, look_ahead
+from adreg.publish.preflight import ON_THE_HUB, Finding, Wish, admitted, look_ahead
 from tests.hub_server import HubServer
 
 REPO = "me/trio"
+
+
+def wish(private: bool = True, *, replace: bool = False) -> Wish:
+    return Wish("lora", private, ("README.md", "images/0.png"), replace)
 
 
 def refused(hub: HubServer, repo: str = REPO, *, private: bool = True) -> AdregError:
     """The refusal, which names repository and endpoint and has a remedy; nothing was changed."""
     before = {name: len(there.commits) for name, there in hub.repos.items()}
     with pytest.raises(AdregError) as caught:
-        admitted(repo, hub.url, private=private)
+        admitted(repo, hub.url, wish(private))
     error = caught.value
     assert repo in error.message
     assert hub.url in error.message
     assert error.remedy
     assert {name: len(there.commits) for name, there in hub.repos.items()} == before
     # A dry run tells the very same, and does not fail.
-    told = next(f for f in look_ahead(repo, hub.url, private=private) if f.state == "failed")
+    told = next(f for f in look_ahead(repo, hub.url, wish(private)) if f.state == "failed")
     assert (told.says, told.remedy) == (error.message, error.remedy)
     return error
 
 
 def told(hub: HubServer, repo: str = REPO, *, private: bool = True) -> dict[str, Finding]:
-    found = look_ahead(repo, hub.url, private=private)
+    found = look_ahead(repo, hub.url, wish(private))
     assert tuple(finding.check for finding in found) == ON_THE_HUB
     return {finding.check: finding for finding in found}
 
@@ -40,12 +44,12 @@ def grant(kind: str, name: str, *permissions: str) -> dict[str, object]:
 
 
 def test_all_is_well_and_nothing_is_made(hub: HubServer) -> None:
-    assert admitted(REPO, hub.url, private=True).repo == REPO
+    assert admitted(REPO, hub.url, wish()).repo == REPO
     found = told(hub)
     assert {finding.state for finding in found.values()} == {"ok"}
     assert found["login"].says.endswith("as me")
     assert "not there yet: made, private" in found["repository"].says
-    hub.host(REPO, {"README.md": b"mine"}, private=True)
+    hub.host(REPO, {"LICENSE": b"mine"}, private=True)
     assert "is there, private, 1 files" in told(hub)["repository"].says
     assert {route for route, _ in hub.requests} == {"whoami", "info"}
 
@@ -94,9 +98,21 @@ def test_whose_repository_it_is(hub: HubServer) -> None:
 
 
 def test_nothing_private_goes_where_everybody_reads(hub: HubServer) -> None:
-    hub.host(REPO, {"README.md": b"mine"})
+    hub.host(REPO, {"LICENSE": b"mine"})
     assert isinstance(refused(hub), ConflictError)
     assert told(hub, private=False)["repository"].state == "ok"
+
+
+def test_what_is_not_adregs_and_would_be_lost_is_named(hub: HubServer) -> None:
+    mine = {"README.md": b"mine", "images/9.png": b"mine", "LICENSE": b"mine"}
+    hub.host(REPO, mine, private=True)
+    error = refused(hub)
+    assert isinstance(error, ConflictError)
+    assert "README.md, images/9.png" in error.message
+    assert "LICENSE" not in error.message
+    found = look_ahead(REPO, hub.url, wish(replace=True))[-1]
+    assert found.state == "warning"
+    assert "README.md, images/9.png" in found.says
 
 
 def test_a_repository_that_was_renamed_is_named(hub: HubServer) -> None:
@@ -119,7 +135,7 @@ def test_without_a_network_a_dry_run_says_so_and_asks_once(hub: HubServer) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        found = look_ahead(REPO, url, private=True)
+        found = look_ahead(REPO, url, wish())
     assert [finding.state for finding in found] == ["failed", "unknown", "unknown"]
     assert f"cannot reach {REPO} at {url}" in found[0].says
     hub.fail("whoami", 503)

@@ -33,12 +33,14 @@ def publish_inputs(
     private: bool,
     form: str | None = None,
     rank: int | None = None,
+    replace: bool = False,
 ) -> Json:
     """Everything a publication needs but the token; for `adreg.publish.prepare` and the job.
 
-    `form` is what `--format` says, `rank` what a checkpoint's LoRA is cut to. Raises
-    NotFoundError, UsageError (no repository's id, what cannot be published so), ArtifactError
-    where the artefact's files are missing, or the base that its LoRA lies on.
+    `form` is what `--format` says, `rank` what a checkpoint's LoRA is cut to, `replace` whether
+    files there that are not adreg's may be lost. Raises NotFoundError, UsageError (no repository's
+    id, what cannot be published so), ArtifactError where the artefact's files are missing, or the
+    base that its LoRA lies on.
     """
     artefact = _present(ws, ref)
     check_repo(repo)
@@ -52,6 +54,7 @@ def publish_inputs(
         "name": artefact.name or artefact.digest[:12],
         "repo": repo,
         "private": private,
+        "replace": replace,
         "endpoint": None,
         "description": describe(ws, artefact),
         "previews": [
@@ -86,8 +89,11 @@ def request_publication(
     private: bool,
     form: str | None = None,
     rank: int | None = None,
+    replace: bool = False,
 ) -> Job:
     """Queues the publication of an artefact to a repository; done before, it looks again.
+
+    Where it is queued already, it becomes what was asked for last.
 
     Raises what `publish_inputs` raises.
     """
@@ -95,38 +101,46 @@ def request_publication(
     artefact = ws.registry.artefact(ref)
     request = {
         "artefact": artefact.digest,
-        "ref": ref,
         "repo": repo,
         "private": private,
         "format": form,
         "rank": rank,
+        "replace": replace,
     }
     return jobs.enqueue(
         ws.registry.db,
         "publish",
         job_key(artefact.digest, repo),
         request,
-        revive=(*jobs.ENDED_BADLY, "done"),
+        revive=(*jobs.ENDED_BADLY, "done", "queued"),
     )
 
 
 def resolve(ws: Workspace, request: Json) -> Json:
+    # By its digest: a name may have been given to another artefact since.
     return publish_inputs(
         ws,
-        request["ref"],
+        request["artefact"],
         request["repo"],
         private=request["private"],
         form=request.get("format"),
         rank=request.get("rank"),
+        replace=request.get("replace", False),
     )
 
 
 def record(ws: Workspace, job: Job, staging: Path, outputs: Json) -> None:
     artefact = job.request["artefact"]
     with immediate(ws.registry.db):
-        sources.insert_publication(
-            ws.registry.db, artefact, outputs["repo"], outputs["commit"], outputs["url"]
+        publication = sources.Publication(
+            artefact=artefact,
+            repo=outputs["repo"],
+            commit=outputs["commit"],
+            url=outputs["url"],
+            version=outputs["version"],
+            format=outputs["format"],
         )
+        sources.insert_publication(ws.registry.db, publication)
         jobs.conclude(ws.registry.db, job, {"digest": artefact, **outputs})
 
 
