@@ -91,7 +91,7 @@ def sync(as_json: AsJson = False) -> None:
             view["name"],
             view["state"],
             view["repo"],
-            view["how"],
+            " ".join(filter(None, (view["how"], view["format"], view["version"]))),
             view["commit"][:_SHOWN_DIGITS],
             (view["head"] or "")[:_SHOWN_DIGITS],
             view["why"] or " ".join(view["files"]),

@@ -153,3 +153,10 @@ def m004_what_the_daemon_knows(db: Database) -> None:
 @migrations()
 def m005_pulls(db: Database) -> None:
     db.conn.execute(_PULLS)
+
+
+@migrations()
+def m006_version_and_format_of_publications(db: Database) -> None:
+    """Of those that are there they are not known: null."""
+    db.conn.execute("alter table publications add column version text")
+    db.conn.execute("alter table publications add column format text")

@@ -12,6 +12,22 @@ from adreg.registry.rows import dump, now
 
 
 @dataclass(frozen=True)
+class Publication:
+    """An artefact as a commit of a repository has it.
+
+    `version` is the tag of the commit, None where it is not adreg's or not known; `format` is
+    "lora", "diffusers" or "both".
+    """
+
+    artefact: str
+    repo: str
+    commit: str
+    url: str
+    version: str | None
+    format: str | None
+
+
+@dataclass(frozen=True)
 class Pull:
     """An artefact that came from a commit of a repository.
 
@@ -50,31 +66,36 @@ def insert_subject(db: Database, subject: Subject) -> None:
         )
 
 
-def insert_publication(db: Database, artefact: str, repo: str, commit: str, url: str) -> None:
+def insert_publication(db: Database, publication: Publication) -> None:
+    """The same artefact in a later commit is one row. A commit that is no version of its own
+    (somebody else's on top) leaves the version that was known."""
     with immediate(db):
         db.conn.execute(
-            "insert into publications(artefact, repo, commit_id, url, created)"
-            " values (?, ?, ?, ?, ?) on conflict do update set commit_id=excluded.commit_id,"
-            " url=excluded.url, created=excluded.created",
-            [artefact, repo, commit, url, now()],
+            "insert into publications(artefact, repo, commit_id, url, version, format, created)"
+            " values (:artefact, :repo, :commit, :url, :version, :format, :created)"
+            " on conflict do update set commit_id=excluded.commit_id, url=excluded.url,"
+            " version=coalesce(excluded.version, version), format=excluded.format,"
+            " created=excluded.created",
+            {**vars(publication), "created": now()},
         )
 
 
 def publications_of(db: Database, artefact: str) -> list[Json]:
     rows = db.conn.execute(
-        "select repo, commit_id as 'commit', url, created from publications where artefact=?"
-        " order by repo",
+        "select repo, commit_id as 'commit', version, format, url, created from publications"
+        " where artefact=? order by repo",
         [artefact],
     )
     return [dict(row) for row in rows]
 
 
-def publications(db: Database) -> list[Json]:
+def publications(db: Database) -> list[Publication]:
     """All of them, the oldest first."""
     rows = db.conn.execute(
-        "select artefact, repo, commit_id as 'commit', url from publications order by rowid"
+        "select artefact, repo, commit_id as 'commit', url, version, format from publications"
+        " order by rowid"
     )
-    return [dict(row) for row in rows]
+    return [Publication(**row) for row in map(dict, rows)]
 
 
 def insert_pull(db: Database, pull: Pull) -> None:

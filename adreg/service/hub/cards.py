@@ -22,13 +22,18 @@ def card_of(ws: Workspace, ref: str, repo: str | None = None) -> tuple[str, str]
     name = artefact.name or artefact.digest[:12]
     wanted = repo or _published_to(ws, artefact.digest) or f"{UNKNOWN_OWNER}/{name}"
     done = jobs.find(ws.registry.db, "publish", publishing.job_key(artefact.digest, wanted))
-    asked = {"private": True, **(done.request if done else {}), "ref": ref, "repo": wanted}
+    asked = {
+        "private": True,
+        **(done.request if done else {}),
+        "artefact": artefact.digest,
+        "repo": wanted,
+    }
     inputs = _licensed(publishing.resolve(ws, asked))
     return publishing.card(ws, inputs), wanted
 
 
 def _published_to(ws: Workspace, digest: str) -> str | None:
-    held = [p["repo"] for p in sources.publications(ws.registry.db) if p["artefact"] == digest]
+    held = [p.repo for p in sources.publications(ws.registry.db) if p.artefact == digest]
     return held[-1] if held else None
 
 

@@ -268,7 +268,7 @@ def _registered(ws: Workspace, offer: Offer, choice: Choice) -> Adapter | Checkp
     repository under the digest that its card names. A stranger's card alone proves nothing."""
     pulls = [p for p in sources.pulls(ws.registry.db) if p.repo == offer.repo]
     before = {p.artefact for p in pulls if (p.ref, p.file) == (offer.ref, choice.file)}
-    sent = {p["artefact"] for p in sources.publications(ws.registry.db) if p["repo"] == offer.repo}
+    sent = {p.artefact for p in sources.publications(ws.registry.db) if p.repo == offer.repo}
     ours = before | ({p.artefact for p in pulls} | sent) & {choice.digest}
     held = (ws.registry.known(digest) for digest in sorted(ours))
     return next((known for known in held if known and known.state == "present"), None)

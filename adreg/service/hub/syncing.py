@@ -28,7 +28,8 @@ GONE, UNREACHABLE = "gone", "not reachable"
 class Link:
     """An artefact and the commit of a repository that it is the same as, by what is recorded.
 
-    `revision` is the branch or tag that is followed, None for the main branch.
+    `revision` is the branch or tag that is followed, None for the main branch. Of what was
+    published `version` is its tag and `format` what the repository holds, where that is known.
     """
 
     digest: str
@@ -36,6 +37,8 @@ class Link:
     commit: str
     published: bool
     revision: str | None = None
+    version: str | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def links(ws: Workspace) -> list[Link]:
     """What was published, then what was pulled from elsewhere."""
     db = ws.registry.db
     published = [
-        Link(p["artefact"], p["repo"], p["commit"], published=True)
+        Link(p.artefact, p.repo, p.commit, published=True, version=p.version, format=p.format)
         for p in sources.publications(db)
     ]
     ours = {(link.digest, link.repo) for link in published}
@@ -135,6 +138,8 @@ def _view(
         "digest": link.digest,
         "repo": link.repo,
         "how": "published" if link.published else "pulled",
+        "version": link.version,
+        "format": link.format,
         "commit": link.commit,
         "head": seen.commit if seen else None,
         "state": state,

@@ -124,7 +124,8 @@ def test_a_purged_job_that_is_retried_says_what_it_lacks(ws: Workspace) -> None:
 def test_a_checkpoint_goes_and_its_recipe_makes_it_again(ws: Workspace) -> None:
     duo = ws.registry.checkpoint("duo")
     assert scores.previews_of(ws.registry.db, duo.digest)
-    sources.insert_publication(ws.registry.db, duo.digest, "me/duo", "c", "https://hub/me/duo")
+    where = ("me/duo", "c", "https://hub/me/duo", "v1", "diffusers")
+    sources.insert_publication(ws.registry.db, sources.Publication(duo.digest, *where))
     done = remove(ws, ["duo"], purge=True)
     assert set(whats(done.files)) == {"checkpoint", "pictures"}
     assert done.notes == ["duo stays published: https://hub/me/duo"]
