@@ -89,6 +89,10 @@ def resolve(request: Request) -> Answer:
     if blob.lfs:
         headers["X-Linked-Etag"] = f'"{blob.oid}"'
         headers["X-Linked-Size"] = str(len(blob.content))
+    if request.hub.xet and blob.sha256 in request.hub.xet_kept.hashes:
+        headers["X-Xet-Hash"] = request.hub.xet_kept.hashes[blob.sha256]
+        about = f"{request.hub.url}/api/models/{request.groups[0]}"
+        headers["X-Xet-Refresh-Route"] = f"{about}/xet-read-token/{commit.oid}"
     wanted = {key.lower(): value for key, value in request.headers.items()}
     return _part(wanted.get("range"), headers, blob.content)
 

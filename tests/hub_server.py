@@ -2,9 +2,9 @@
 
 It speaks what the 2.4 client needs to create a repository, commit, tag and read back: whoami-v2,
 repos/create, validate-yaml, preupload (the server decides lfs or regular), LFS batch, PUT or
-multipart, verify, commit (ndjson), tag; and by tests.hub_reading info, revision, refs, tree,
-paths-info, resolve with ranges. It checks what the Hub checks: tokens, write access, sha256 of
-large files, the parent commit, paths that are to be deleted, tags that are there already.
+multipart, verify, commit (ndjson), tag; by tests.hub_xet Xet; by tests.hub_reading info, revision,
+refs, tree, paths-info, resolve with ranges. It checks what the Hub checks: tokens, write access,
+sha256 of large files, the parent commit, paths that are to be deleted, tags that are there already.
 
     with HubServer() as hub:
         hub.host("them/model", {"config.json": b"{}"})       # what somebody else put there
@@ -40,6 +40,7 @@ import yaml
 from huggingface_hub import constants
 
 from tests import hub_reading as reading
+from tests import hub_xet as xet
 from tests.hub_repos import Answer, Blob, RefusedError, Repo, Request, as_json
 
 DROP = 0  # as a status: close the connection without an answer
@@ -68,6 +69,7 @@ class HubServer:
         self.role = role
         self.renames: dict[str, str] = {}
         self.xet = False
+        self.xet_kept = xet.Kept()
         self.scopes: list[dict[str, Any]] = []
         self.orgs: dict[str, str] = {}
         self.chunk_size = chunk_size
@@ -194,15 +196,6 @@ def _create(request: Request) -> Answer:
         repo.add("initial commit", {".gitattributes": Blob(attributes, lfs=False)})
         request.hub.repos[name] = repo
     return as_json({"url": url, "name": name, "id": name})
-
-
-def _xet_token(request: Request) -> Answer:
-    request.repo(request.groups[0], write=True)
-    if not request.hub.xet:
-        raise RefusedError(404, "Xet is not enabled")
-    # Nothing answers there: a test may see whether the client would go, no more.
-    headers = {"X-Xet-Cas-Url": f"{request.hub.url}/xet", "X-Xet-Access-Token": "x"}
-    return 200, {**headers, "X-Xet-Token-Expiration": "9999999999"}, b"{}"
 
 
 def _validate_yaml(request: Request) -> Answer:
@@ -340,7 +333,7 @@ _ROUTES: list[tuple[str, str, str, Callable[[Request], Answer]]] = [
     ("GET", r"/api/whoami-v2", "whoami", _whoami),
     ("POST", r"/api/repos/create", "create", _create),
     ("POST", r"/api/validate-yaml", "validate", _validate_yaml),
-    ("GET", rf"/api/models/{_ID}/xet-write-token/main", "xet_token", _xet_token),
+    *xet.ROUTES,
     ("POST", rf"/api/models/{_ID}/preupload/main", "preupload", _preupload),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", "lfs_batch", _lfs_batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_put", _lfs_put),
@@ -367,7 +360,7 @@ def _answer(request: Request, path: str) -> tuple[str, Answer | None, int | None
         if match is None or method != request.method.replace("HEAD", "GET"):
             continue
         old = match.groups()[0] if match.groups() else ""
-        if new := request.hub.renames.get(old):
+        if new := request.hub.renames.get(old or ""):
             return name, (307, {"Location": path.replace(old, new, 1)}, b""), None
         return name, *_run(name, route, replace(request, groups=match.groups()))
     return "unknown", as_json({"error": f"no route for {request.method} {path}"}, 404), None

@@ -146,7 +146,7 @@ def explained(ref: str) -> Iterator[None]:
         )
     except errors.HfHubHTTPError as error:
         failure = _from_status(ref, error.response.status_code, error.server_message or "")
-    except (*no_way, HTTPError) as error:
+    except (*no_way, HTTPError, ConnectionError, TimeoutError) as error:  # the latter two: of Xet
         failure = _unreachable(ref, error)
     except OSError as error:
         failure = ExternalError(

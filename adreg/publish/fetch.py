@@ -60,21 +60,54 @@ def _fetch_one(
     from huggingface_hub import hf_hub_download
 
     ref = f"{repo}@{commit}"
+
+    def download() -> str:
+        return hf_hub_download(
+            repo, file.path, revision=commit, local_dir=folder, tqdm_class=_bar(tell)
+        )
+
     with explained(ref):
         try:
-            found = hf_hub_download(
-                repo, file.path, revision=commit, local_dir=folder, tqdm_class=_bar(tell)
-            )
+            found = _by_xet_or_not(download, folder)
         except OSError as error:
             if error.errno is None and type(error) is OSError:
                 # what came is not as long as was announced
                 raise _cut(ref, file) from None
             raise
-        except RuntimeError:  # all that the client of Xet ever raises
-            raise _cut(ref, file) from None
     path = Path(found)
     _check(ref, file, path)
     return path
+
+
+def _by_xet_or_not(download: Callable[[], str], folder: Path) -> str:
+    """What `download` returns. Xet's storage is a host of its own, which may be out of reach where
+    the Hub is not; the client gives up then, though the Hub has the file itself, too."""
+    from huggingface_hub import constants
+
+    try:
+        return download()
+    except (OSError, RuntimeError) as error:
+        if constants.HF_HUB_DISABLE_XET or not _is_of_xet(error):
+            raise
+    _drop_remains(
+        folder
+    )  # it puts parts anywhere into a file, which no other download goes on with
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        return download()
+    finally:
+        constants.HF_HUB_DISABLE_XET = False
+
+
+def _is_of_xet(error: OSError | RuntimeError) -> bool:
+    """Whether it may be of Xet's client, which names its errors as the system does, without the
+    system's numbers."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    others = (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+    numbered = isinstance(error, OSError) and error.errno is not None
+    return not (isinstance(error, others) or numbered or type(error) is OSError)
 
 
 def _check(ref: str, file: Remote, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -77,7 +77,7 @@ def publish(
 
 @contextmanager
 def _client_settings(target: Target) -> Iterator[None]:
-    """No progress bars; Xet where the server has it, since the client has no way back from it."""
+    """No progress bars; Xet where the server has it, which the client does not ask before."""
     xet_off, quiet = constants.HF_HUB_DISABLE_XET, are_progress_bars_disabled()
     constants.HF_HUB_DISABLE_XET = xet_off or not _has_xet(target)
     disable_progress_bars()
@@ -120,14 +120,30 @@ def _commit(target: Target, wish: Wish, uploads: Sequence[Upload], message: str)
     answer to a commit that was made may have been lost, and then there is nothing left to do."""
     now = _there(target)
     removed, replaced = in_the_way(target, wish, now)
-    adding = [CommitOperationAdd(upload.path, upload.content) for upload in uploads]
-    done = target.api.create_commit(
-        target.repo,
-        [*adding, *(CommitOperationDelete(path) for path in removed)],
-        commit_message=message,
-        parent_commit=now.head,
-    )
-    return _Commit(done.oid, removed, replaced, now.head)
+
+    def send() -> str:
+        adding = [CommitOperationAdd(upload.path, upload.content) for upload in uploads]
+        done = target.api.create_commit(
+            target.repo,
+            [*adding, *(CommitOperationDelete(path) for path in removed)],
+            commit_message=message,
+            parent_commit=now.head,
+        )
+        return str(done.oid)
+
+    return _Commit(_by_xet_or_not(send), removed, replaced, now.head)
+
+
+def _by_xet_or_not(send: Callable[[], str]) -> str:
+    """What `send` returns. Xet's storage is a host of its own, which may be out of reach where the
+    Hub is not; the client gives up then, though the Hub takes large files itself, too."""
+    try:
+        return send()
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, HTTPError) or constants.HF_HUB_DISABLE_XET:
+            raise
+        constants.HF_HUB_DISABLE_XET = True  # _client_settings puts it back
+    return send()
 
 
 def _check_arrived(target: Target, commit: str, paths: Sequence[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.utils._xet import abort_xet_session
 
 from adreg.domain import silent
 from adreg.errors import ArtifactError, ExternalError, NotFoundError
@@ -87,6 +89,40 @@ def test_a_hub_that_hangs_up_may_be_asked_again(hub: HubServer, tmp_path: Path) 
     assert caught.value.retryable
     hub.fail("resolve", 404, times=0)
     assert fetched(found, tmp_path / "here") == FILES
+
+
+@pytest.fixture
+def by_xet(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
+    """What lies in the Hub's Xet storage as b.safetensors of them/x, which is tried once."""
+    raw = random.Random(0).randbytes(200_000)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    abort_xet_session()
+    hub.xet, api = True, HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo("me/b")
+    api.create_commit("me/b", [CommitOperationAdd("b.safetensors", raw)], commit_message="b")
+    hub.host("them/x", {"b.safetensors": raw})
+    yield raw
+    abort_xet_session()
+
+
+def test_what_lies_in_xet_comes_from_there(hub: HubServer, tmp_path: Path, by_xet: bytes) -> None:
+    assert fetched(look("them/x"), tmp_path / "here") == {"b.safetensors": by_xet}
+    assert (hub.count("kept_xorb"), hub.count("resolve")) == (1, 1)  # of the file, the head alone
+
+
+@pytest.mark.parametrize("route", ["reconstruction", "kept_xorb"])
+@pytest.mark.parametrize("status", [403, 404, 500, DROP])
+def test_what_xet_does_not_give_comes_from_the_hub_itself(
+    hub: HubServer, tmp_path: Path, by_xet: bytes, route: str, status: int
+) -> None:
+    hub.fail(route, status)
+    asked = hub.count(route)
+    assert fetched(look("them/x"), tmp_path / "here") == {"b.safetensors": by_xet}
+    assert hub.count(route) > asked
+    assert not constants.HF_HUB_DISABLE_XET
 
 
 def test_a_commit_that_is_gone(hub: HubServer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import socket
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.utils._xet import abort_xet_session
 
 from adreg.domain import Json, silent
 from adreg.errors import AdregError, ConflictError, ExternalError, UsageError
@@ -548,6 +550,54 @@ def test_xet_is_used_where_the_server_has_it_and_nobody_has_turned_it_off(
     put(hub, files()[:1])  # no large file, so nothing that would go there
     assert used == [offered and not off]
     assert constants.HF_HUB_DISABLE_XET is off
+
+
+@pytest.fixture
+def impatient_xet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A session of the client of Xet that tries again once, and soon."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    abort_xet_session()
+    yield
+    abort_xet_session()
+
+
+def large_files() -> list[Upload]:
+    raw = random.Random(0).randbytes(300_000)
+    return [
+        Upload("README.md", README),
+        Upload("unet/diffusion_pytorch_model.safetensors", raw[:200_000]),
+        Upload("vae/diffusion_pytorch_model.safetensors", raw[200_000:]),
+    ]
+
+
+@pytest.mark.usefixtures("impatient_xet")
+def test_large_files_go_by_xet_where_the_server_has_it(hub: HubServer) -> None:
+    """The real client of Xet, which shows the storage no token but its own."""
+    hub.xet = True
+    assert put(hub, large_files())["version"] == "v1"
+    assert (hub.count("shard") > 0, hub.count("lfs_batch")) == (True, 0)
+    there = hub.repos[REPO].head.files
+    assert {path: there[path].content for path in there if path != ".gitattributes"} == {
+        upload.path: upload.content for upload in large_files()
+    }
+    assert not put(hub, large_files())["changed"]
+    assert hub.count("commit") == 1
+
+
+@pytest.mark.usefixtures("impatient_xet")
+@pytest.mark.parametrize("status", [403, 500, DROP])
+@pytest.mark.parametrize("route", ["xorb", "shard"])
+def test_large_files_go_to_the_hub_itself_where_its_xet_fails(
+    hub: HubServer, route: str, status: int
+) -> None:
+    hub.xet = True
+    hub.fail(route, status)
+    assert put(hub, large_files())["version"] == "v1"
+    assert (hub.count(route) > 0, hub.count("lfs_put")) == (True, 2)
+    assert len(hub.repos[REPO].commits) == 2
+    assert not constants.HF_HUB_DISABLE_XET
 
 
 def test_the_clients_settings_are_put_back(hub: HubServer) -> None:
