@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 LONGEST_CARD = 1 << 20
 _LONGEST = 100
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+# Trainers' scripts put the whole prompt there: "a photo of sks dog".
+_OPENING = re.compile(
+    r"^(an? |the )?(photo|photograph|picture|image|painting|drawing|illustration|portrait) of"
+    r" (an? |the )?(?=\S)",
+    re.IGNORECASE,
+)
 _DIGEST_ROWS: dict[str, Kind] = {
     "Adapter digest": "adapter",
     "Checkpoint digest": "checkpoint",
@@ -74,7 +80,7 @@ def read_card(path: Path) -> Told:
     base = _plain(base[0] if isinstance(base, list) and base else base)
     if isinstance(tags, list) and "adreg" in tags:
         return _of_adreg(text, base)
-    trigger = _plain(facts.get("instance_prompt"))
+    trigger = _OPENING.sub("", _plain(facts.get("instance_prompt")) or "")
     concepts = (Concept(trigger, ""),) if trigger else ()
     return Told(base=base, base_on_hub=base, concepts=concepts)
 

@@ -48,10 +48,12 @@ def license_on_hub(api: HfApi, repo: str, revision: str | None) -> License:
         card = api.model_info(repo, revision=revision).card_data
     except Exception:  # a refusal, no network, no Hub: the licence is then not known
         return {}
-    return _license(vars(card) if card else {})
+    return _license(vars(card) if card else {}, f"{api.endpoint}/{repo}/blob/{revision or 'main'}")
 
 
-def _license(facts: Mapping[str, Any]) -> License:
+def _license(facts: Mapping[str, Any], files: str | None = None) -> License:
+    """`files` is where the base's own are seen: a card of another repository links to it there, and
+    not at all where that is not known."""
     told = facts.get("license")
     if not isinstance(told, str) or not one_line(told):
         return {}
@@ -60,6 +62,9 @@ def _license(facts: Mapping[str, Any]) -> License:
     found = License(license=told)
     if isinstance(facts.get("license_name"), str):
         found["license_name"] = one_line(facts["license_name"])[:_LONGEST]
-    if isinstance(facts.get("license_link"), str):
-        found["license_link"] = one_line(facts["license_link"])
+    link = facts.get("license_link")
+    if isinstance(link, str) and link.startswith(("https://", "http://")):
+        found["license_link"] = one_line(link)
+    elif isinstance(link, str) and files:
+        found["license_link"] = f"{files}/{one_line(link)}"
     return found

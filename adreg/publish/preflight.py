@@ -6,6 +6,7 @@ tells the answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ from adreg.publish.markdown import one_line
 State = Literal["ok", "warning", "failed", "unknown"]
 ON_THE_HUB = ("login", "scope", "repository")
 _UNKNOWN_LICENCE = "let the README.md of the base name it (license: ...), and publish again"
+_RESTRICTS = re.compile(r"\b(nc|nd)\b|non-?commercial|research", re.IGNORECASE)
 _TOKENS = "edit the token, or make another: https://huggingface.co/settings/tokens"
 
 
@@ -88,12 +90,22 @@ def look_ahead(repo: str, url: str, wish: Wish) -> list[Finding]:
 
 
 def license_finding(base: str, license: License) -> Finding:
-    """Whether the card can say under which licence the base, and so what is made of it, is."""
+    """Whether the card can say under which licence the base, and so what is made of it, is, and
+    whether that is one to be read first."""
     known = license.get("license")
     if known is None:
         says = f"the licence of the base {base} is not known: the card names none"
         return Finding("licence", "warning", says, _UNKNOWN_LICENCE)
-    return Finding("licence", "ok", f"{license.get('license_name', known)}, the base's")
+    name = license.get("license_name", known)
+    if known == "other" or _RESTRICTS.search(f"{known} {name}"):
+        says = f"{name}, the base's, may restrict what is done with what was made of it"
+        return Finding("licence", "warning", says, _read_it(base, license))
+    return Finding("licence", "ok", f"{name}, the base's")
+
+
+def _read_it(base: str, license: License) -> str:
+    where = license.get("license_link") or f"the card of {base}"
+    return f"read it before you share this with others: {where}"
 
 
 def size_finding(sizes: Sequence[int]) -> Finding:

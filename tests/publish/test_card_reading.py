@@ -84,6 +84,24 @@ tags: [lora]
 
 
 @pytest.mark.parametrize(
+    ("prompt", "trigger"),
+    [
+        ("a photo of sks dog", "sks dog"),
+        ("A painting of the TOK", "TOK"),
+        ("photo of a ohwx man", "ohwx man"),
+        ("TOK style, a photo of a dog", "TOK style, a photo of a dog"),
+        ("a photo of", "a photo of"),
+        ("photon", "photon"),
+    ],
+)
+def test_the_trigger_of_a_prompt_is_what_it_is_of(
+    tmp_path: Path, prompt: str, trigger: str
+) -> None:
+    told = read_card(written(tmp_path, f"---\ninstance_prompt: {prompt}\n---\n"))
+    assert told.concepts == (Concept(trigger, ""),)
+
+
+@pytest.mark.parametrize(
     "card",
     [
         "no yaml at all",

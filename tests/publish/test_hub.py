@@ -118,11 +118,32 @@ def test_a_change_is_one_more_commit_that_uploads_only_what_changed(hub: HubServ
     assert len(hub.repos[REPO].commits) == 3
 
 
-def test_large_files_go_up_in_parts(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+def test_large_files_go_up_in_parts(hub: HubServer) -> None:
+    hub.chunk_size = 1_000_000
+    large = random.Random(0).randbytes(11_500_000)
+    put(hub, files(large))
+    assert (hub.count("lfs_part"), hub.count("lfs_complete")) == (12, 1)
+    assert hub.count("lfs_put") == 1  # the picture, which is no larger than a part
+    assert hub.objects[hashlib.sha256(large).hexdigest()] == large
+
+
+@pytest.mark.parametrize("route", ["lfs_part", "lfs_complete"])
+@pytest.mark.parametrize("status", [500, DROP])
+def test_a_part_that_fails_goes_up_again(
+    hub: HubServer, waits: list[float], route: str, status: int
+) -> None:
     hub.chunk_size = 1000
-    put(hub)
-    assert hub.count("lfs_part") == 3
+    hub.fail(route, status, times=1)
+    assert put(hub)["version"] == "v1"
     assert hub.objects[hashlib.sha256(WEIGHTS).hexdigest()] == WEIGHTS
+
+
+def test_a_part_that_arrives_damaged_is_never_committed(hub: HubServer) -> None:
+    hub.chunk_size = 1000
+    hub.damage("lfs_part")
+    assert "sha256" in refused(hub).message
+    assert len(hub.repos[REPO].commits) == 1
+    assert put(hub)["changed"]
 
 
 def test_public_only_when_asked(hub: HubServer) -> None:

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from safetensors.numpy import save_file
 
-from adreg.publish.licence import license_of_file, license_of_folder, license_on_hub
+from adreg.publish.licence import License, license_of_file, license_of_folder, license_on_hub
 from adreg.publish.preflight import license_finding
 from tests.hub_server import HubServer
 
@@ -18,7 +18,11 @@ from tests.hub_server import HubServer
         ("---\nlicense: openrail++\n---\n", {"license": "openrail++"}),
         (
             "---\nlicense: other\nlicense_name: sai-nc\nlicense_link: LICENSE.md\n---\n",
-            {"license": "other", "license_name": "sai-nc", "license_link": "LICENSE.md"},
+            {"license": "other", "license_name": "sai-nc"},
+        ),
+        (
+            "---\nlicense: other\nlicense_name: x\nlicense_link: https://x/y\n---\n",
+            {"license": "other", "license_name": "x", "license_link": "https://x/y"},
         ),
         (
             "---\nlicense: 'Ask me: first'\n---\n",
@@ -38,7 +42,7 @@ def test_a_bases_card_says_its_licence(
         (tmp_path / "README.md").write_text(card)
     assert license_of_folder(tmp_path) == found
     state = license_finding("base", license_of_folder(tmp_path)).state
-    assert state == ("ok" if found else "warning")
+    assert state == ("ok" if found.get("license") == "openrail++" else "warning")
 
 
 def test_a_single_file_says_it_in_its_header(tmp_path: Path) -> None:
@@ -57,5 +61,27 @@ def test_a_base_on_the_hub_is_asked_for_its_card(hub: HubServer) -> None:
     assert license_on_hub(api, "them/sd", commit) == {"license": "openrail++"}
     assert license_on_hub(api, "them/sd", None) == {"license": "mit"}
     assert license_on_hub(api, "them/gone", None) == {}
+    card = b"---\nlicense: other\nlicense_name: x\nlicense_link: LICENSE.md\n---\n"
+    hub.host("them/own", {"README.md": card})
+    link = f"{hub.url}/them/own/blob/main/LICENSE.md"
+    assert license_on_hub(api, "them/own", None)["license_link"] == link
     hub.host("them/bare", {"config.json": b"{}"})
     assert license_on_hub(api, "them/bare", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("license", "state"),
+    [
+        ({"license": "apache-2.0"}, "ok"),
+        ({"license": "creativeml-openrail-m"}, "ok"),
+        ({"license": "cc-by-nc-sa-4.0"}, "warning"),
+        ({"license": "cc-by-nd-4.0"}, "warning"),
+        ({"license": "other", "license_name": "Their Words"}, "warning"),
+        ({"license": "other", "license_name": "x", "license_link": "https://x/terms"}, "warning"),
+    ],
+)
+def test_a_licence_that_restricts_is_one_to_be_read_first(license: License, state: str) -> None:
+    found = license_finding("them/base", license)
+    assert found.state == state
+    where = license.get("license_link", "them/base")
+    assert (found.remedy is None) if state == "ok" else (where in str(found.remedy))
