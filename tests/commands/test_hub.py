@@ -313,6 +313,10 @@ def test_what_differs_from_the_hub(
     (view,) = one.json("sync")
     assert set(view) == documented("sync")
     assert (view["name"], view["repo"], view["head"]) == ("rex", "me/rex", view["commit"])
+    assert (view["version"], view["format"]) == ("v1", "lora")
+    assert "published lora v1" in one.with_environment(COLUMNS="200").ok("sync").out
+    (told,) = one.json("show", "rex")["publications"]
+    assert (told["repo"], told["version"], told["format"]) == ("me/rex", "v1", "lora")
     one.ok("add", file, "--class", "wolf")
     assert states(one) == [("published", "changed here")]
     head = hub.repos["me/rex"].head
@@ -350,6 +354,21 @@ def test_a_card_is_what_publishing_sends(
     assert "--repo" in unpublished.err
     assert "rexx" in fresh.refused(3, "card", "rexx")
     fresh.refused(2, "card", "rex", "--repo", "no-owner")
+
+
+def test_a_repository_of_the_users_own_is_not_overwritten_unasked(
+    one: Cli, hub: HubServer, file: Path
+) -> None:
+    one.ok("add", file)
+    hub.host("me/mine", {"README.md": b"my words"}, private=True)
+    assert "README.md" in one.refused(4, "publish", "rex", "--repo", "me/mine")
+    found = one.json("publish", "rex", "--repo", "me/mine", "--dry-run")["preflight"]
+    assert [f["remedy"] for f in found if f["state"] == "failed"] == [
+        "publish to another repository, or pass --replace: its history keeps them"
+    ]
+    done = one.json("publish", "rex", "--repo", "me/mine", "--replace")
+    assert "README.md" in done["notices"][0]
+    assert len(hub.repos["me/mine"].commits) == 2
 
 
 def test_a_checkpoint_goes_round(

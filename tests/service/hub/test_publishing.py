@@ -23,7 +23,8 @@ from adreg.domain import Checkpoint, Concept, Json, Score
 from adreg.errors import ArtifactError, ExternalError, UsageError
 from adreg.jobs import publish as job
 from adreg.merge.execute import merge
-from adreg.registry import adapters, checkpoints, jobs, names, scores
+from adreg.registry import adapters, checkpoints, jobs, names, scores, sources
+from adreg.registry.connection import immediate
 from adreg.service.hub import publishing
 from adreg.service.hub.describing import describe
 from adreg.service.models.adding import add_adapter
@@ -32,7 +33,7 @@ from adreg.service.workspace import Workspace
 from adreg.settings import Settings
 from adreg.store.digest import tree_digest
 from adreg.store.staging import publish_dir
-from tests.hub_server import HubServer
+from tests.hub_server import Blob, HubServer
 from tests.merge.cases import adapter, recipe_for
 from tests.tiny import pocket_folder
 
@@ -160,14 +161,16 @@ def test_a_lora_is_cut_to_a_rank_and_once_more_nothing_changes(
     assert "Checkpoint digest" not in card.text
 
 
-@pytest.mark.parametrize(("route", "commits"), [("lfs_put", 1), ("commit", 1), ("tag", 2)])
+@pytest.mark.parametrize(
+    ("route", "commits"), [("create", 0), ("lfs_put", 1), ("commit", 1), ("tag", 2)]
+)
 def test_a_child_that_is_killed_is_followed_by_one_that_makes_nothing_twice(
     ws: Workspace, hub: HubServer, route: str, commits: int
 ) -> None:
     repo, at_death = f"me/killed-{route.replace('_', '-')}", []
 
     def kill() -> None:
-        at_death.append(len(hub.repos[repo].commits))
+        at_death.append(len(hub.repos[repo].commits) if repo in hub.repos else 0)
         port, me = int(hub.url.rsplit(":", 1)[1]), os.getpid()
         asking = [c for c in psutil.net_connections("tcp") if c.raddr and c.raddr.port == port]
         for pid in {c.pid for c in asking if c.pid not in (None, me)}:
@@ -182,6 +185,46 @@ def test_a_child_that_is_killed_is_followed_by_one_that_makes_nothing_twice(
         "initial commit",
         "rex: published with adreg",
     ]
+
+
+def test_what_waits_to_be_published_becomes_what_was_asked_for_last(ws: Workspace) -> None:
+    first = publishing.request_publication(ws, "duo", "me/asked-twice", private=True)
+    last = publishing.request_publication(
+        ws, "duo", "me/asked-twice", private=False, form="both", replace=True
+    )
+    assert (last.id, last.state) == (first.id, "queued")
+    inputs = publishing.resolve(ws, jobs.get(ws.registry.db, first.id).request)
+    assert (inputs["private"], inputs["format"], inputs["replace"]) == (False, "both", True)
+    jobs.cancel(ws.registry.db, first.id)
+
+
+def test_what_was_asked_for_is_published_whatever_bears_its_name_by_then(ws: Workspace) -> None:
+    rex = ws.registry.adapter("rex")
+    job = publishing.request_publication(ws, "rex", "me/renamed", private=True)
+    with immediate(ws.registry.db):
+        ws.registry.db.conn.execute("update names set name='max' where name='rex'")
+        names.point(ws.registry.db, "rex", "adapter", ws.registry.adapter("tommy").digest)
+    try:
+        assert publishing.resolve(ws, job.request)["path"] == str(rex.path)
+    finally:
+        with immediate(ws.registry.db):
+            ws.registry.db.conn.execute("delete from names where name='rex'")
+            ws.registry.db.conn.execute("update names set name='rex' where name='max'")
+        jobs.cancel(ws.registry.db, job.id)
+
+
+def test_version_and_format_of_a_publication_are_kept(
+    ws: Workspace, hub: HubServer, tmp_path: Path
+) -> None:
+    run(ws, tmp_path, "rex", "me/kept")
+    repo = hub.repos["me/kept"]
+    repo.add("by hand", {**repo.head.files, "LICENSE": Blob(b"mine", False)})
+    assert run(ws, tmp_path, "rex", "me/kept")["version"] is None
+    digest = ws.registry.adapter("rex").digest
+    told = next(
+        p for p in sources.publications_of(ws.registry.db, digest) if p["repo"] == "me/kept"
+    )
+    assert (told["version"], told["format"], told["commit"]) == ("v1", "lora", repo.head.oid)
 
 
 def test_nothing_is_cut_before_the_hub_has_said_yes(
