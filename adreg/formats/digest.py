@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from adreg.errors import ArtifactError
-from adreg.formats.header import Header, read_tensor_bytes
+from adreg.formats.header import Header, read_pieces
 from adreg.formats.probe import Probe, probe
 from adreg.store.digest import sha256_json
 
@@ -60,11 +60,14 @@ def _hashes(found: Probe) -> tuple[str, dict[str, str]]:
     }
     region, tokens = hashlib.sha256(), {}
     for key in sorted(header.tensors, key=lambda key: header.tensors[key].start):
-        raw = read_tensor_bytes(header, key)
-        _check_finite(header, key, raw)
-        region.update(raw)
+        own = hashlib.sha256()
+        for raw in read_pieces(header, key):
+            _check_finite(header, key, raw)
+            region.update(raw)
+            if key in triggers:
+                own.update(raw)
         if key in triggers:
-            tokens[triggers[key]] = hashlib.sha256(raw).hexdigest()
+            tokens[triggers[key]] = own.hexdigest()
     return region.hexdigest(), tokens
 
 

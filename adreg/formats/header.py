@@ -12,15 +12,21 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from adreg.errors import ArtifactError, NotFoundError
+from adreg.formats.foreign_json import check_text
 
 MAX_HEADER = 16 << 20
 MAX_KEYS = 65_536
+PIECE = 16 << 20  # bytes; whole numbers of every width
+_LONGEST_KEY = 1000
+_MOST_AXES = 16
+# Products of longer numbers, of which a header has room for thousands, would take hours.
+_LARGEST = 1 << 63
 _FETCH_AGAIN = "fetch or export the file again"
 _WIDTH = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -79,14 +85,20 @@ def read_tensor_bytes(header: Header, key: str) -> bytes:
 
     ArtifactError where the file has become shorter since its header was read.
     """
+    return b"".join(read_pieces(header, key))
+
+
+def read_pieces(header: Header, key: str) -> Iterator[bytes]:
+    """The same, PIECE bytes at a time: a file with holes in it may be larger than any memory."""
     info = header.tensors[key]
-    length = info.end - info.start
     with header.path.open("rb") as file:
         file.seek(header.data_start + info.start)
-        raw = file.read(length)
-    if len(raw) != length:
-        _refuse(header.path, "became shorter while it was read", key)
-    return raw
+        for start in range(info.start, info.end, PIECE):
+            length = min(PIECE, info.end - start)
+            raw = file.read(length)
+            if len(raw) != length:
+                _refuse(header.path, "became shorter while it was read", key)
+            yield raw
 
 
 def read_scalar(header: Header, key: str) -> float:
@@ -124,6 +136,8 @@ def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
 def _parse(path: Path, raw: bytes, size: int) -> Header:
     try:
         entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        if b"\\u" in raw:
+            check_text(entries)
     except (ValueError, RecursionError) as error:
         _refuse(path, f"has a header that is no valid JSON: {error}")
     if not isinstance(entries, dict):
@@ -139,21 +153,23 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"duplicate key {twice!r}")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"duplicate key {key[:200]!r}")
+        found[key] = value
     return found
 
 
 def _tensor(path: Path, key: str, entry: Any) -> TensorInfo:
+    if len(key) > _LONGEST_KEY:
+        _refuse(path, f"has a key of {len(key)} letters", key)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         _refuse(path, "has a malformed entry", key)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _WIDTH:
-        _refuse(path, f"has an unknown dtype {dtype!r}", key)
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        _refuse(path, f"has an unknown dtype {str(dtype)[:40]!r}", key)
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > _MOST_AXES:
         _refuse(path, "has a malformed shape or malformed offsets", key)
     start, end = offsets
     if end - start != math.prod(shape) * _WIDTH[dtype]:
@@ -163,7 +179,9 @@ def _tensor(path: Path, key: str, entry: Any) -> TensorInfo:
 
 def _counts(value: Any) -> bool:
     # type() and not isinstance(): true and false are ints in Python
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item < _LARGEST for item in value
+    )
 
 
 def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], length: int) -> None:

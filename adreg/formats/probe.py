@@ -5,17 +5,17 @@ Unknown keys are refused: a file that is half understood would be half applied.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from adreg.domain import Concept, Json
 from adreg.errors import ArtifactError
 from adreg.formats.family import text_widths, vote
+from adreg.formats.foreign_json import read_foreign
 from adreg.formats.header import Header, TensorInfo, read_header, read_scalar
 from adreg.formats.manifest import concepts_of, read_manifest
 from adreg.formats.refused import known_spelling
@@ -299,32 +299,49 @@ def _peft_scales(path: Path, declared: str, ranks: Mapping[str, int]) -> dict[st
     module names without the component.
     """
     try:
-        config = json.loads(declared)
+        config = read_foreign(declared)
+        patterns: dict[str, dict[str, tuple[int, Any]]] = {}
         scales = {}
         for raw, rank in ranks.items():
             component, _, name = raw.partition(".")
-            scales[raw] = _peft_scale(path, config, component, name, rank)
-    except (ValueError, TypeError, AttributeError) as error:
+            if component not in patterns:
+                patterns[component] = _alpha_pattern(config, component)
+            usual = config.get(f"{component}.lora_alpha", rank)
+            alpha = _named_alpha(patterns[component], name, usual)
+            scales[raw] = _peft_scale(path, config, component, rank, alpha)
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         _refuse(path, f"has LoRA metadata that cannot be read ({error})", PEFT_METADATA)
     return scales
 
 
-def _peft_scale(path: Path, config: Json, component: str, name: str, rank: int) -> float:
-    for flag in ("use_dora", "fan_in_fan_out"):
-        if config.get(f"{component}.{flag}"):
-            _refuse(path, f"uses {flag}, which is not read", PEFT_METADATA)
-    alpha = config.get(f"{component}.lora_alpha", rank)
-    for suffix, value in (config.get(f"{component}.alpha_pattern") or {}).items():
+def _alpha_pattern(config: Json, component: str) -> dict[str, tuple[int, Any]]:
+    """Place in the pattern and alpha, by the end of a module's name that it holds for."""
+    declared = config.get(f"{component}.alpha_pattern") or {}
+    for suffix in declared:
         # peft takes a regular expression; plain names are all that is written, and all a
         # stranger's file is trusted with
         if not _PLAIN.fullmatch(suffix):
-            raise ValueError(f"alpha_pattern {suffix!r} is no module name")
-        if f".{name}".endswith(f".{suffix}"):
-            alpha = value
-            break
+            raise ValueError(f"alpha_pattern {suffix[:200]!r} is no module name")
+    return {suffix: (place, declared[suffix]) for place, suffix in enumerate(declared)}
+
+
+def _named_alpha(pattern: Mapping[str, tuple[int, Any]], name: str, usual: Any) -> Any:
+    """The alpha of the first entry that a module's name ends with; the usual one without."""
+    # Looked up by each end of the name: to try each entry would take hours for a file that has
+    # as many of them as there is room for.
+    parts = name.split(".")
+    ends = (".".join(parts[start:]) for start in range(len(parts)))
+    found = [pattern[end] for end in ends if end in pattern]
+    return min(found, key=lambda entry: entry[0])[1] if found else usual
+
+
+def _peft_scale(path: Path, config: Json, component: str, rank: int, alpha: Any) -> float:
+    for flag in ("use_dora", "fan_in_fan_out"):
+        if config.get(f"{component}.{flag}"):
+            _refuse(path, f"uses {flag}, which is not read", PEFT_METADATA)
     scale = float(alpha) / (math.sqrt(rank) if config.get(f"{component}.use_rslora") else rank)
     if not math.isfinite(scale):
-        raise ValueError(f"alpha is {alpha}")
+        raise ValueError(f"alpha is {str(alpha)[:40]}")
     return scale
 
 

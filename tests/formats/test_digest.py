@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,16 @@ from adreg.errors import ArtifactError
 from adreg.formats.digest import adapter_digest
 from adreg.formats.header import read_header
 from adreg.formats.write import write_adapter
-from tests.formats.samples import MODULES, TO_K, TO_Q, diffusers_tensors, random_adapter, saved
+from tests.formats.samples import (
+    MODULES,
+    TO_K,
+    TO_Q,
+    diffusers_tensors,
+    entry,
+    random_adapter,
+    raw_file,
+    saved,
+)
 
 
 def digest(path: Path, *args: object) -> str:
@@ -65,6 +76,21 @@ def test_one_value(tmp_path: Path) -> None:
     changed = diffusers_tensors()
     changed[f"{TO_K}.lora_B.weight"][0, 0] += 1e-3
     assert digest(tmp_path / "a", changed) != digest(tmp_path / "b", diffusers_tensors())
+
+
+def test_a_tensor_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """A file with holes in it costs its maker nothing, and may be larger than any memory."""
+    whole = 160 << 20
+    header = {
+        f"{TO_K}.lora_A.weight": entry("F32", [1, whole // 4], 0, whole),
+        f"{TO_K}.lora_B.weight": entry("F32", [1, 1], whole, whole + 4),
+    }
+    path = raw_file(tmp_path / "x", header)
+    os.truncate(path, path.stat().st_size + whole + 4)
+    tracemalloc.start()
+    assert adapter_digest(path)
+    assert tracemalloc.get_traced_memory()[1] < whole // 2
+    tracemalloc.stop()
 
 
 def test_tokens(tmp_path: Path) -> None:

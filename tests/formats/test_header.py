@@ -50,6 +50,12 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
         (b"[" * 100_000, b"", "no valid JSON"),
         (b'{"__metadata__":{"a":"1","a":"2"}}', b"", "duplicate key 'a'"),
         ({"__metadata__": {"a": 1}}, b"", "map of text to text"),
+        ({"__metadata__": {"a": "\ud800"}}, b"", "no valid JSON"),
+        ({"\udc80": F32}, b"x" * 8, "no valid JSON"),
+        ({"k" * 1001: F32}, b"x" * 8, "a key of 1001 letters"),
+        ({"a": entry("F32", [1] * 17, 0, 4)}, b"x" * 4, "malformed shape"),
+        ({"a": entry("F32", [1 << 63, 0], 0, 0)}, b"", "malformed shape"),
+        ({"a": entry("F" * 10**6, [1], 0, 4)}, b"x" * 4, "unknown dtype 'F{40}' "),
     ],
 )
 def test_refuses(tmp_path: Path, header: object, data: bytes, message: str) -> None:
@@ -98,6 +104,19 @@ def test_too_many_tensors(tmp_path: Path) -> None:
     many = {str(index): entry("F32", [0], 0, 0) for index in range(headers.MAX_KEYS + 1)}
     with pytest.raises(ArtifactError, match=f"names {headers.MAX_KEYS + 1} tensors"):
         read_header(raw_file(tmp_path / "x", many))
+
+
+def test_a_header_that_would_take_hours_is_refused_at_once(tmp_path: Path) -> None:
+    """What grows with the square of a header's length has millions of entries to grow with."""
+    pairs = ",".join(f'"{number}":""' for number in range(150_000))
+    text = f'{{"__metadata__":{{{pairs},"149999":""}}}}'
+    with pytest.raises(ArtifactError, match="duplicate key '149999'"):
+        read_header(raw_file(tmp_path / "twice", text.encode()))
+    shape = ",".join(["9" * 4000] * 4000)
+    text = f'{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}}}'
+    with pytest.raises(ArtifactError, match="malformed shape") as caught:
+        read_header(raw_file(tmp_path / "product", text.encode(), b"x" * 4))
+    assert len(caught.value.message) < 1000
 
 
 def test_no_file_folder_and_pipe(tmp_path: Path) -> None:

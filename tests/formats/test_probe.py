@@ -227,6 +227,9 @@ def test_alphas_that_would_silence_or_break_the_adapter(tmp_path: Path, alpha: f
         ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 8 / 2**0.5),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {TO_Q.removeprefix("unet."): 6}}, 3.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 6}}, 3.0),
+        ({"unet.alpha_pattern": {"to_q": 6, "attn1.to_q": 8}}, 3.0),
+        ({"unet.alpha_pattern": {"attn1.to_q": 8, "to_q": 6}}, 4.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"1.to_q": 6}}, 4.0),
         ({"text_encoder.lora_alpha": 8}, 1.0),
     ],
 )
@@ -246,6 +249,9 @@ def test_scales_in_pefts_header(tmp_path: Path, declared: dict[str, object], sca
         '{"unet.use_dora": true}',
         '{"unet.alpha_pattern": {"(a+)+$": 2}}',
         '{"unet.alpha_pattern": [1]}',
+        '{"unet.alpha_pattern": {"attn1.to_q": null}}',
+        '{"unet.lora_alpha": 1' + "0" * 400 + "}",
+        '{"unet.lora_alpha": ' + "[" * 100_000,
     ],
 )
 def test_scales_that_cannot_be_read(tmp_path: Path, declared: str) -> None:
@@ -262,7 +268,13 @@ def test_scales_that_cannot_be_read(tmp_path: Path, declared: str) -> None:
         ({"concepts": [{"trigger": "<a>", "class_word": "dog", "kind": "cat"}]}, "concepts"),
         ({"concepts": [3]}, "concepts"),
         ({"base": "pocket"}, "base"),
+        ({"base": {"digest": [1]}}, "base.digest"),
+        ({"base": {"name": "x" * 1001}}, "base.name"),
+        ({"line": {"a": 1}}, "line"),
         ({"spec": []}, "spec"),
+        ({"spec": {"rank": float("inf")}}, "no finite number"),
+        ({"concepts": [{"trigger": "\ud800", "class_word": "", "kind": "object"}]}, "surrogates"),
+        ({"concepts": [{"trigger": "x" * 1001, "class_word": "", "kind": "object"}]}, "concepts"),
     ],
 )
 def test_broken_manifests(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -271,7 +283,10 @@ def test_broken_manifests(tmp_path: Path, change: dict[str, object], message: st
         probe(saved(tmp_path / "x", diffusers_tensors(), metadata))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+DEEP = json.dumps(MANIFEST)[:-1] + ', "more": ' + "[" * 60 + "]" * 60 + "}"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, DEEP, "[" + " " * (1 << 20) + "]"])
 def test_a_manifest_that_is_no_object(tmp_path: Path, text: str) -> None:
     with pytest.raises(ArtifactError, match="broken adreg manifest"):
         probe(saved(tmp_path / "x", diffusers_tensors(), {"adreg": text}))
