@@ -24,6 +24,7 @@ from adreg.bases.load import load_pipeline
 from adreg.errors import ArtifactError
 from tests import tiny
 from tests.cli import Cli, CliHere
+from tests.formats.samples import diffusers_tensors, saved
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,6 +179,25 @@ def test_a_folders_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     assert ended.code in (0, 2)
     assert "\x1b" not in ended.out
     assert {path.name for path in tmp_path.iterdir()} <= {"home", name}
+
+
+def test_no_module_of_the_working_directory_is_run(tmp_path: Path) -> None:
+    """A filelock.py among a stranger's photos: whoever calls adreg there must not run it, be it in
+    a job's child, a question to a child, or the daemon."""
+    there = tmp_path / "downloads"
+    (there / "subjects").mkdir(parents=True)
+    for module in ("filelock", "huggingface_hub", "numpy", "psutil", "selectors", "torch", "typer"):
+        mark = tmp_path / f"pwned-{module}"
+        (there / f"{module}.py").write_text(f"open({str(mark)!r}, 'w').close()")
+    saved(there / "rex.safetensors", diffusers_tensors())
+    here = Cli(tmp_path / "home", there)
+    here.ok("add", "rex.safetensors", "--trigger", "<rex>", "--class", "dog")
+    here.refused(7, "publish", "rex", "--repo", "me/rex")  # by its child: nobody is logged in
+    assert [job["kind"] for job in here.json("jobs", "list")] == ["publish"]
+    here.ok("doctor")
+    here.ok("daemon", "start", "subjects")
+    here.ok("daemon", "stop")
+    assert sorted(path.name for path in tmp_path.glob("pwned-*")) == []
 
 
 @dataclass

@@ -38,7 +38,8 @@ from adreg.store.staging import disk_errors, make_private, read_json, write_json
 # Looks at folders, queues jobs and runs them by RunNext, until interrupted.
 Work = Callable[[Say, RunNext], object]
 
-_PROGRAM = (sys.executable, "-m", "adreg.cli")
+# -P: no module of the working directory is run.
+_PROGRAM = (sys.executable, "-P", "-m", "adreg.cli")
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_STOP = 60.0  # its children have 30 to save their state
 _SECONDS_AFTER_TROUBLE = 5.0
@@ -263,7 +264,7 @@ def _check_devices(settings: Settings) -> None:
     named = [name for name in _devices(settings) if not name.startswith(("auto", "cpu"))]
     if not named:
         return
-    asked = [sys.executable, "-m", "adreg.jobs.devices", *named]
+    asked = [sys.executable, "-P", "-m", "adreg.jobs.devices", *named]
     said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     if said:
         told = json.loads(said.splitlines()[-1])

@@ -216,7 +216,7 @@ def _inotify() -> Iterator[Check]:
 def _ask(*what: str, seconds: float, token: bool) -> Json:
     """What `adreg.jobs.look` says in a process of its own; `failed` where it says nothing."""
     environment = {k: v for k, v in os.environ.items() if token or k not in _TOKENS}
-    command = [sys.executable, "-m", "adreg.jobs.look", *what]
+    command = [sys.executable, "-P", "-m", "adreg.jobs.look", *what]
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=seconds, check=True

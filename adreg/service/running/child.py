@@ -182,11 +182,14 @@ def _passing(job: Job) -> Iterator[None]:
 # OpenMP threads that spin without end make a busy machine up to 70 times slower; threads that
 # sleep at once cost a third of a small model's step. Some microseconds of spinning do neither.
 _OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+# Else Python looks for modules in the working directory first, fork server's and child's alike:
+# a torch.py among a stranger's photos would be run.
+_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
 def _environment(job: Job) -> dict[str, str]:
     """The child's environment: OpenMP threads at rest; Hub and token for publishing and pulling."""
-    environment = {**os.environ, **_OPENMP, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **_OPENMP, **_PYTHON}
     if job.kind in _ON_THE_HUB:
         return environment
     return {**without_tokens(environment), "HF_HUB_OFFLINE": "1"}
