@@ -30,6 +30,7 @@ from adreg.commands.housekeeping import du, gc
 from adreg.commands.interference import interference
 from adreg.commands.jobs import jobs_app
 from adreg.commands.line import line_app
+from adreg.commands.output import notice
 from adreg.commands.pocket import pocket_app
 from adreg.commands.rm import rm
 from adreg.commands.status import status
@@ -87,9 +88,9 @@ def main() -> None:
 
 
 def _end(error: AdregError) -> NoReturn:
-    sys.stderr.write(f"error: {error.message}\n")
+    notice(f"error: {error.message}")
     if error.remedy:
-        sys.stderr.write(f"  hint: {error.remedy}\n")
+        notice(f"  hint: {error.remedy}")
     sys.exit(error.exit_code)
 
 

@@ -181,6 +181,23 @@ def test_a_folders_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"home", name}
 
 
+HOSTILE = "d\x1b[31m\x9b5m\x7f\u202eog"
+
+
+def test_nothing_that_is_said_speaks_to_the_terminal(tmp_path: Path) -> None:
+    """Names, errors and JSON: no control character, no writing turned round; JSON says the same."""
+    here = CliHere(tmp_path / "home", tmp_path)
+    saved(tmp_path / "rex.safetensors", diffusers_tensors())
+    here.ok("add", "rex.safetensors", "--trigger", "<rex>", "--class", HOSTILE)
+    refused = here.refused(3, "add", f"{HOSTILE}\udcff.safetensors")
+    (tmp_path / HOSTILE).mkdir()
+    refused += here.refused(5, "train", tmp_path / HOSTILE, "--class", "dog")
+    told = [here.ok(*asked).out for asked in (("list",), ("show", "rex"), ("list", "--json"))]
+    for said in (refused, *told):
+        assert not {*HOSTILE} & {"\x1b", "\x9b", "\x7f", "\u202e"} & {*said}, said
+    assert here.json("list")[0]["concepts"][0]["class"] == HOSTILE
+
+
 def test_no_module_of_the_working_directory_is_run(tmp_path: Path) -> None:
     """A filelock.py among a stranger's photos: whoever calls adreg there must not run it, be it in
     a job's child, a question to a child, or the daemon."""

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from adreg.service.running.supervisor import Tick
 
 _PROGRESS_WIDTH = 20
-# All but tab and newline: a stranger's file must not move the cursor or colour the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# All but tab and newline, what turns the direction of writing round, ends of lines that are none
+# in a file, and halves of characters, which no terminal takes: a stranger's file must not move the
+# cursor, colour the terminal, or show one name as another.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: Any) -> None:
-    """A JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """A JSON document on stdout; what a terminal would obey is escaped, which says the same."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -62,12 +65,12 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 def say(text: str) -> None:
     """A line on stdout that is a command's result."""
-    sys.stdout.write(_harmless(text) + "\n")
+    sys.stdout.write(harmless(text) + "\n")
 
 
 def notice(text: str) -> None:
     """A line on stderr that is not data."""
-    sys.stderr.write(_harmless(text) + "\n")
+    sys.stderr.write(harmless(text) + "\n")
 
 
 @contextmanager
@@ -178,9 +181,9 @@ def _figure(name: str, value: float) -> str:
 def _text(cell: object) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4f}" if isinstance(cell, float) else _harmless(str(cell))
+    return f"{cell:.4f}" if isinstance(cell, float) else harmless(str(cell))
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The text, a mark in place of each control character."""
     return _CONTROL.sub("\ufffd", text)

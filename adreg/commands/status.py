@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adreg.commands.options import AsJson
-from adreg.commands.output import print_json, print_table, say
+from adreg.commands.output import harmless, print_json, print_table, say
 from adreg.commands.run import open_workspace
 from adreg.domain import Json, readable_seconds, readable_size
 
@@ -78,7 +78,7 @@ def _drawn(view: Json) -> Group:
         for column in columns:
             table.add_column(column, no_wrap=column not in _LONG)  # else it gives way as they do
         for row in rows:
-            cells = ("" if cell is None else str(cell) for cell in row)
+            cells = ("" if cell is None else harmless(str(cell)) for cell in row)
             table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         parts.append(table)
     return Group(*parts, Text(_disk(view)))

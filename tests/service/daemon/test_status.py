@@ -21,6 +21,8 @@ from tests.service.processes import DEADLINE, Home
 
 pytestmark = pytest.mark.timeout(1200)
 
+BROKEN = "[b] broken \x1b]0;owned"  # of a stranger's file
+
 
 def _stand(home: Home, tmp_path: Path) -> None:
     """A job that runs, one whose worker was killed, one that failed, one that waits, one done."""
@@ -38,7 +40,7 @@ def _stand(home: Home, tmp_path: Path) -> None:
     told = {"stage": "train", "step": 30, "total": 50, "values": {"rate": 4.0}}
     (staging / "progress.jsonl").write_text(json.dumps(told) + '\n{"stage": "hal')
     (staging / "job.json").write_text('{"device": "cuda:1"}')
-    error = {"type": "ArtifactError", "message": "[b] broken", "remedy": "save it again"}
+    error = {"type": "ArtifactError", "message": BROKEN, "remedy": "save it again"}
     assert claimed[2] is not None
     assert claimed[3] is not None
     jobs.fail(db, claimed[2], error)
@@ -64,7 +66,7 @@ def test_status_tells_the_truth_of_every_job(home: Home, tmp_path: Path) -> None
     assert [job["name"] for job in view["queue"]] == ["waits"]
     assert [job["name"] for job in view["finished"]] == ["ended"]
     (failed,) = view["failures"]
-    assert (failed["message"], failed["remedy"]) == ("[b] broken", "save it again")
+    assert (failed["message"], failed["remedy"]) == (BROKEN, "save it again")
     assert view["home_bytes"] > 0
 
     shown = home.start("status")
@@ -91,6 +93,7 @@ def test_the_live_view_goes_on_until_it_is_interrupted(home: Home, tmp_path: Pat
         while seen.count(b"30 of 50") < 2:
             seen += os.read(terminal, 4096)
         assert b"[b] broken" in seen
+        assert b"\x1b]0;" not in seen
         live.send_signal(signal.SIGINT)
         assert live.wait(DEADLINE) == 0
 
