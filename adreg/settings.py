@@ -20,6 +20,7 @@ from adreg.errors import UsageError
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
 # Tables that the daemon reads (service/rules/file.py), beside the settings.
 RULES = ("roots", "merge_sets")
+_LONGEST_TOML = 1 << 20
 _DEVICE = re.compile(r"auto|mps|(cpu|cuda)(:\d+)?")
 
 
@@ -96,10 +97,15 @@ def settings_file(cwd: Path, home: Path) -> Path | None:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Raises UsageError naming the file where it is no TOML."""
+    """Raises UsageError naming the file where it is no TOML, or too large to be one by hand."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with file.open("rb") as opened:
+            raw = opened.read(_LONGEST_TOML + 1)
+        if len(raw) > _LONGEST_TOML:
+            raise ValueError(f"more than {_LONGEST_TOML} bytes")
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    # Not only tomllib's own error: a number of too many digits, lists in lists without end.
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{file}: not valid TOML: {error}",
             remedy='a line is: key = value; texts stand in double quotes, as in name = "rex"',

@@ -20,7 +20,8 @@ def read_captions(file: Path) -> tuple[str, ...]:
     Raises ArtifactError, naming the file, for one that is empty, too long or no UTF-8 text.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(_MOST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from None
     if len(text) > _MOST:

@@ -47,14 +47,16 @@ def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
                 _check(path, image)
                 image.load()
                 return convert(ImageOps.exif_transpose(image))
-    # Broken files raise all sorts of things from inside the decoders.
+    except ArtifactError:
+        raise
     except UnidentifiedImageError:
         raise ArtifactError(f"{path}: cannot be read: no PNG, JPEG or WEBP in it") from None
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError) as error:
-        why = getattr(error, "strerror", None) or error  # the file is named already
-        raise ArtifactError(f"{path}: cannot be read: {why}") from None
     except (Image.DecompressionBombError, MemoryError):
         raise ArtifactError(f"{path}: more than {MAX_PIXELS} pixels") from None
+    # Broken files raise all sorts of things from inside the decoders.
+    except Exception as error:
+        why = getattr(error, "strerror", None) or error  # the file is named already
+        raise ArtifactError(f"{path}: cannot be read: {why}") from None
 
 
 def _check(path: Path, image: Image.Image) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, get_args
 
 from adreg.domain import SubjectKind
@@ -146,13 +147,23 @@ def _templates(file: Path, told: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(templates, list) or not all(isinstance(one, str) for one in templates):
         raise UsageError(f"{file}: templates must be a list of texts", remedy=_EXAMPLE)
     for template in templates:
-        try:
-            fitting = "<x>" in template.format_map({"trigger": "<x>", "class": ""})
-        except (KeyError, ValueError, IndexError, AttributeError):
-            fitting = False
-        if not fitting:
-            raise UsageError(f"{file}: templates: {template!r} does not fit", remedy=_EXAMPLE)
+        if not _fits(template):
+            raise UsageError(f"{file}: templates: {template[:200]!r} does not fit", remedy=_EXAMPLE)
     return tuple(templates)
+
+
+def _fits(template: str) -> bool:
+    """Whether {trigger} is in it, and no field but that and {class}.
+
+    Neither may say how it is to be written: `{trigger:>9999999999}` is as long as it says.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        return False
+    fields = {name for _, name, _, _ in parts if name is not None}
+    plain = not any(how or conversion for _, _, how, conversion in parts)
+    return plain and "trigger" in fields and fields <= {"trigger", "class"}
 
 
 _EXAMPLE = 'write: templates = ["a photo of {trigger} {class}"]'

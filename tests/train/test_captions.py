@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,14 @@ def test_what_is_no_caption_is_named(tmp_path: Path, content: bytes, why: str) -
     file.write_text("x" * 10_001)
     with pytest.raises(ArtifactError, match="no caption"):
         read_captions(file)
+
+
+def test_a_text_that_is_no_caption_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.touch()
+    os.truncate(file, 1 << 30)
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="more than 10000 characters"):
+        read_captions(file)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

@@ -69,6 +69,20 @@ def test_every_cut_of_a_file_is_told_from_the_whole(tmp_path: Path) -> None:
         assert open_image(source).size == (80, 88)
 
 
+def test_notes_that_no_decoder_expects_set_a_photo_aside(tmp_path: Path) -> None:
+    """EXIF that says the picture's width is a text, and that it lies on its side."""
+    entries = (
+        b"\x01\x00\x00\x02\x00\x00\x00\x04abc\x00",
+        b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00",
+    )
+    odd = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x02" + b"".join(entries) + bytes(4)
+    Image.new("RGB", (32, 32)).save(tmp_path / "odd.jpg", exif=odd)
+    Image.new("RGB", (32, 32)).save(tmp_path / "fine.jpg")
+    found = read_subject(tmp_path)
+    assert found.images == ("fine.jpg",)
+    assert found.set_aside["odd.jpg"].startswith("cannot be read")
+
+
 def test_no_usable_image_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "rex").mkdir()
     (tmp_path / "rex" / "a.png").write_bytes(b"no image")

@@ -52,8 +52,17 @@ def test_what_a_file_leaves_open_is_as_without_one(tmp_path: Path) -> None:
         ('templates = ["a photo of a dog"]', "templates"),
         ('templates = ["a {trigger} {thing}"]', "templates"),
         ('templates = ["a {trigger} {"]', "templates"),
+        ('templates = ["a {trigger:>9999999999}"]', "templates"),
+        ('templates = ["a {trigger} {class:99999}"]', "templates"),
+        ('templates = ["a {trigger!r}"]', "templates"),
+        ('templates = ["a {trigger} {trigger.__class__}"]', "templates"),
+        ('templates = ["a {trigger} {}"]', "templates"),
+        ("class = " + "[" * 100_000, "TOML"),
+        ("class = " + "1" * 5000, "TOML"),
+        ("# " + "x" * (1 << 20), "more than 1048576 bytes"),
         ("class = ", "TOML"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_wrong_key_is_named(tmp_path: Path, line: str, key: str) -> None:
     with pytest.raises(UsageError, match=rf"subject\.toml.*{key}"):
