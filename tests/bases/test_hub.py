@@ -122,6 +122,17 @@ def test_a_hub_that_fails_may_be_asked_again(hub: HubServer) -> None:
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize("token", ["hf_" + "x" * 34, "another-hubs-kind-of-token"])
+def test_a_hub_that_quotes_the_token_back_is_not_quoted(hub: HubServer, token: str) -> None:
+    hub.token = token
+    hub.fail("info", 403, message=f"{token} is not welcome")
+    hub.fail("revision", 403, message=f"{token} is not welcome")
+    with mock.patch.dict(os.environ, HF_TOKEN=token), pytest.raises(ExternalError) as caught:
+        snapshot("them/model", WANTED)
+    assert token not in caught.value.message
+    assert "[token] is not welcome" in caught.value.message
+
+
 def test_no_way_to_the_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ExternalError, match="cannot reach them/model") as caught:
