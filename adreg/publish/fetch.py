@@ -20,6 +20,8 @@ from adreg.publish.offered import CARD, Offer, Remote
 from adreg.store.digest import sha256_file
 
 _MB = 1_000_000
+# What is counted may be somewhat more than the file: a part that was cut off comes again.
+_SLACK = 16 * _MB
 _STAGE = "fetching MB"
 
 
@@ -62,9 +64,8 @@ def _fetch_one(
     ref = f"{repo}@{commit}"
 
     def download() -> str:
-        return hf_hub_download(
-            repo, file.path, revision=commit, local_dir=folder, tqdm_class=_bar(tell)
-        )
+        bar = _bar(_within(ref, file, tell))
+        return hf_hub_download(repo, file.path, revision=commit, local_dir=folder, tqdm_class=bar)
 
     with explained(ref):
         try:
@@ -89,9 +90,8 @@ def _by_xet_or_not(download: Callable[[], str], folder: Path) -> str:
     except (OSError, RuntimeError) as error:
         if constants.HF_HUB_DISABLE_XET or not _is_of_xet(error):
             raise
-    _drop_remains(
-        folder
-    )  # it puts parts anywhere into a file, which no other download goes on with
+    # It puts parts anywhere into a file, which no other download goes on with.
+    _drop_remains(folder)
     constants.HF_HUB_DISABLE_XET = True
     try:
         return download()
@@ -108,6 +108,20 @@ def _is_of_xet(error: OSError | RuntimeError) -> bool:
     others = (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
     numbered = isinstance(error, OSError) and error.errno is not None
     return not (isinstance(error, others) or numbered or type(error) is OSError)
+
+
+def _within(ref: str, file: Remote, tell: Callable[[int], None]) -> Callable[[int], None]:
+    """`tell`, which ends a download that is far longer than was said before the disk is full."""
+
+    def told(count: int) -> None:
+        if count > 2 * file.size + _SLACK:
+            raise ArtifactError(
+                f"{ref}: {file.path} is far longer than the {file.size} bytes the Hub names",
+                remedy="do not pull it: tell who published it",
+            )
+        tell(count)
+
+    return told
 
 
 def _check(ref: str, file: Remote, path: Path) -> None:

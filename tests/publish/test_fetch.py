@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,16 @@ def test_cards_are_read_where_they_are_of_a_cards_size(hub: HubServer) -> None:
     hub.host("them/x", {"a.txt": b""})
     assert fetch_card(look("them/x")).base is None
     assert hub.count("resolve") == before
+
+
+def test_a_file_that_is_longer_than_was_said_does_not_fill_the_disk(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    hub.host("them/x", {"a.safetensors": bytes(48_000_000)})
+    (file,) = look("them/x").files
+    folder = tmp_path / "here"
+    with pytest.raises(ArtifactError, match="far longer than the 10 bytes"):
+        fetch("them/x", look("them/x").commit, [replace(file, size=10)], folder, silent)
+    assert not (folder / file.path).exists()
+    kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert kept < 40_000_000
