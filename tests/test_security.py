@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import json
 import os
 import pickle
 import re
@@ -19,6 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from adreg.bases.load import load_pipeline
 from adreg.errors import ArtifactError
@@ -138,14 +141,44 @@ def test_a_base_with_a_pickle_in_it_is_refused_unopened(tmp_path: Path) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
+def test_code_that_lies_in_a_base_is_not_run(tmp_path: Path) -> None:
+    """diffusers would load a component of its own from beside the weights, if it were let."""
+    base = tiny.pocket_folder(tmp_path / "base")
+    index = json.loads((base / "model_index.json").read_text())
+    index["unet"] = ["evil", "Unet"]
+    (base / "model_index.json").write_text(json.dumps(index))
+    (base / "unet" / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w').close()")
+    with pytest.raises(ArtifactError):
+        load_pipeline(base)
+    assert not (tmp_path / "pwned").exists()
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def test_dependencies_have_bounds() -> None:
     """Each the oldest that is meant; those that read what strangers wrote the newest too."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    bounds = {r.name: r.specifier for r in map(Requirement, told)}
+    bounds = {r.name: r.specifier for r in map(Requirement, PROJECT["dependencies"])}
     assert all(any(one.operator == ">=" for one in spec) for spec in bounds.values())
     for name in ("torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub"):
         assert any(one.operator == "<" for one in bounds[name]), name
     assert not bounds["torch"].contains("2.9.1"), "weights_only could be got round before 2.10"
+    python = SpecifierSet(PROJECT["requires-python"])
+    assert not python.contains("3.11.0"), "any user could speak to its fork servers"
+    assert python.contains("3.11.1")
+
+
+def test_make_installs_pinned_versions_within_the_bounds() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): pin for pin in pins}
+    assert len(pinned) == len(pins)
+    assert all(re.fullmatch(r"==\d[\w.]*(\.\*)?", str(pin.specifier)) for pin in pins)
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for told in map(Requirement, wanted):
+        version = str(pinned[canonicalize_name(told.name)].specifier)[2:].replace("*", "0")
+        assert told.specifier.contains(version), told
+    assert "pip install --quiet --constraint constraints.txt" in (ROOT / "Makefile").read_text()
 
 
 def test_a_home_that_was_open_is_closed_when_it_is_first_used(tmp_path: Path) -> None:
@@ -284,6 +317,18 @@ def hub() -> Iterator[HubServer]:
     with HubServer() as server:
         server.token = TOKEN
         yield server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_who_is_asked_for_a_device_has_no_token(tmp_path: Path) -> None:
+    """A daemon needs it, the child that looks for its devices does not."""
+    (tmp_path / "subjects").mkdir()
+    here = Cli(tmp_path / "home", tmp_path, {"HF_TOKEN": TOKEN})
+    asked = ("daemon", "start", "subjects", "--foreground", "--device", "cuda:99")
+    code, found = watched(here, *asked)
+    assert code == 7, said(here)
+    assert any("adreg.jobs.devices" in command for command in found.commands)
+    assert not [e for e in found.environments.values() if TOKEN.encode() in e]
 
 
 @pytest.mark.timeout(1200)

@@ -26,7 +26,7 @@ from adreg.registry.connection import patient
 from adreg.registry.rows import now
 from adreg.service.daemon.log import open_log
 from adreg.service.running import forking
-from adreg.service.running.child import Child
+from adreg.service.running.child import Child, without_tokens
 from adreg.service.running.stopping import stoppable
 from adreg.service.running.supervisor import Crew, Tick, error_of, free_dead_workers
 from adreg.service.running.workers import alive
@@ -265,7 +265,9 @@ def _check_devices(settings: Settings) -> None:
     if not named:
         return
     asked = [sys.executable, "-P", "-m", "adreg.jobs.devices", *named]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    said = subprocess.run(
+        asked, env=without_tokens(os.environ), capture_output=True, text=True, check=False
+    ).stdout
     if said:
         told = json.loads(said.splitlines()[-1])
         raise BY_NAME[told["type"]](told["message"], remedy=told["remedy"])

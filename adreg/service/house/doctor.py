@@ -24,6 +24,7 @@ from adreg.errors import AdregError
 from adreg.registry import health
 from adreg.service.house.checks import Check, broken, fine, warning
 from adreg.service.house.checks_of_store import store_checks
+from adreg.service.running.child import without_tokens
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings, home_folder, load_settings
 from adreg.store.mounts import Mount, network_drive
@@ -31,7 +32,6 @@ from adreg.store.mounts import Mount, network_drive
 _GB = 10**9
 _LITTLE_DISK, _NO_DISK, _LITTLE_MEMORY = 2 * _GB, _GB // 5, _GB
 _SECONDS_FOR_TORCH, _SECONDS_FOR_HUB = 300.0, 30.0
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _INOTIFY = Path("/proc/sys/fs/inotify")
 # In the line that names versions; the others are named where they do not fit.
 _NAMED = ("adreg", "torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
@@ -215,7 +215,7 @@ def _inotify() -> Iterator[Check]:
 
 def _ask(*what: str, seconds: float, token: bool) -> Json:
     """What `adreg.jobs.look` says in a process of its own; `failed` where it says nothing."""
-    environment = {k: v for k, v in os.environ.items() if token or k not in _TOKENS}
+    environment = dict(os.environ) if token else without_tokens(os.environ)
     command = [sys.executable, "-P", "-m", "adreg.jobs.look", *what]
     try:
         done = subprocess.run(
