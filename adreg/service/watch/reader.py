@@ -141,7 +141,7 @@ class Reader:
             make_private(self._log.parent)
             with other, self._log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _CHILD_MODULE, str(other.fileno())],
+                    [sys.executable, "-P", "-m", _CHILD_MODULE, str(other.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
