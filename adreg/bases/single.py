@@ -120,6 +120,8 @@ def _width(header: Header) -> int:
             _refuse(
                 header.path, "is no Stable Diffusion checkpoint: it lacks a tensor", key, _FOLDER
             )
+        if len(header.tensors[key].shape) < 2:
+            _refuse(header.path, "is no Stable Diffusion checkpoint: no matrix", key, _FOLDER)
     channels = header.tensors[_CONV_IN].shape[1]
     if channels != _LATENTS:
         _refuse(

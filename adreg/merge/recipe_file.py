@@ -75,7 +75,8 @@ def read_recipe(file: Path) -> Stated:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(f"no file {file}", remedy="check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    # ValueError: also no UTF-8, and numbers of too many digits; lists in lists without end.
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise UsageError(
             f"{file} is no readable TOML: {error}",
             remedy=_SEE,

@@ -126,6 +126,18 @@ def test_a_model_for_inpainting(whole: Tensors, config: Path, write: Callable[..
         probe_single(write({**whole, UNET + "input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3)}))
 
 
+CROSS = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.mark.parametrize("key", [CROSS, "input_blocks.0.0.weight"])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_a_tensor_that_is_no_matrix(
+    whole: Tensors, write: Callable[..., Path], key: str, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ArtifactError, match="no matrix"):
+        probe_single(write({**whole, UNET + key: torch.zeros(shape)}))
+
+
 def test_a_width_nobody_described(whole: Tensors, write: Callable[..., Path]) -> None:
     with pytest.raises(ArtifactError, match="width 32"):
         probe_single(write(whole))

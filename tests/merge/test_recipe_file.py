@@ -180,7 +180,8 @@ def test_values_that_cannot_be_meant_name_the_file(change: str, said: str, tmp_p
 def test_no_file_and_no_toml(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere"):
         read_recipe(tmp_path / "nowhere.toml")
-    for content in (b"method = ", b"\xff\xfe"):
+    odd = (b"a = " + b"[" * 100_000, b"a = " + b"1" * 5000)
+    for content in (b"method = ", b"\xff\xfe", *odd):
         (tmp_path / "broken.toml").write_bytes(content)
         with pytest.raises(UsageError, match="no readable TOML"):
             read_recipe(tmp_path / "broken.toml")
