@@ -69,7 +69,8 @@ def xorb(request: Request) -> Answer:
     starts, body = [0], request.body
     while starts[-1] < len(body):
         at = starts[-1]
-        assert body[at + 4] == 0, "a compressed chunk: upload something random"
+        if body[at + 4]:
+            raise RefusedError(400, "a compressed chunk: upload something random")
         starts.append(at + 8 + int.from_bytes(body[at + 1 : at + 4], "little"))
     request.hub.xet_kept.xorbs[request.groups[0]] = body, starts
     return as_json({"was_inserted": True})

@@ -28,12 +28,14 @@ _VERSION = re.compile(r"v([1-9]\d*)")
 
 @dataclass(frozen=True)
 class _Commit:
-    """The head's id, what went of the one before (`parent`), and what of it was not adreg's."""
+    """The head's id, what went of the one before (`parent`), what of it was not adreg's, and
+    whether Xet was tried in vain."""
 
     commit: str
     removed: list[str]
     replaced: list[str]
     parent: str | None
+    without_xet: bool = False
 
 
 def publish(
@@ -131,7 +133,10 @@ def _commit(target: Target, wish: Wish, uploads: Sequence[Upload], message: str)
         )
         return str(done.oid)
 
-    return _Commit(_by_xet_or_not(send), removed, replaced, now.head)
+    had_xet = not constants.HF_HUB_DISABLE_XET
+    made = _by_xet_or_not(send)
+    without_xet = had_xet and constants.HF_HUB_DISABLE_XET
+    return _Commit(made, removed, replaced, now.head, without_xet)
 
 
 def _by_xet_or_not(send: Callable[[], str]) -> str:
@@ -188,5 +193,10 @@ def _notices(target: Target, wish: Wish, before: Look, done: _Commit) -> list[st
         said.append(
             f"not adreg's, and replaced: {listed(done.replaced)}; commit {done.parent} of"
             f" {target.repo} has them"
+        )
+    if done.without_xet:
+        said.append(
+            "the Hub's Xet storage did not take the files, so the Hub itself did;"
+            " HF_HUB_DISABLE_XET=1 does not try it first"
         )
     return said

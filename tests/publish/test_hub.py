@@ -597,7 +597,8 @@ def large_files() -> list[Upload]:
 def test_large_files_go_by_xet_where_the_server_has_it(hub: HubServer) -> None:
     """The real client of Xet, which shows the storage no token but its own."""
     hub.xet = True
-    assert put(hub, large_files())["version"] == "v1"
+    done = put(hub, large_files())
+    assert (done["version"], done["notices"]) == ("v1", [])
     assert (hub.count("shard") > 0, hub.count("lfs_batch")) == (True, 0)
     there = hub.repos[REPO].head.files
     assert {path: there[path].content for path in there if path != ".gitattributes"} == {
@@ -615,7 +616,9 @@ def test_large_files_go_to_the_hub_itself_where_its_xet_fails(
 ) -> None:
     hub.xet = True
     hub.fail(route, status)
-    assert put(hub, large_files())["version"] == "v1"
+    done = put(hub, large_files())
+    assert done["version"] == "v1"
+    assert "HF_HUB_DISABLE_XET" in done["notices"][0]
     assert (hub.count(route) > 0, hub.count("lfs_put")) == (True, 2)
     assert len(hub.repos[REPO].commits) == 2
     assert not constants.HF_HUB_DISABLE_XET
