@@ -76,6 +76,7 @@ def inputs(hub: HubServer, path: Path, tmp_path: Path, **changes: object) -> Jso
         "name": "trio",
         "repo": "me/trio",
         "private": True,
+        "replace": False,
         "endpoint": hub.url,
         "description": {
             "base": {"name": "pocket", "digest": "b" * 64, "license": "apache-2.0"},
