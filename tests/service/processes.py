@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from adreg.service.daemon import control
 from adreg.service.running.workers import forked_child
 from adreg.service.workspace import Workspace
 from adreg.settings import Settings
+from tests import warm
 
 # Far more than anything takes: it only ends a test that would hang.
 DEADLINE = 240.0
@@ -53,9 +53,11 @@ class Home:
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """`adreg ARGUMENTS` in a process of its own; its outputs go to files beside the home."""
         log = self.path.parent / f"{self.path.name}-{len(self.started)}"
+        command, inherited = warm.command()
         with log.with_suffix(".out").open("w") as out, log.with_suffix(".err").open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "adreg.cli", *map(str, arguments)],
+                [*command, *map(str, arguments)],
+                pass_fds=inherited,
                 stdout=out,
                 stderr=err,
                 text=True,
