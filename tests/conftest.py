@@ -13,9 +13,12 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 for _name in [name for name in os.environ if name.startswith("ADREG_")]:
     del os.environ[_name]
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+
+from tests import warm  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +32,11 @@ def _denormal_numbers() -> None:
     """Training in the test's own process has them flushed to zero; hypothesis needs them back."""
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def few_pictures() -> Iterator[None]:
+    """Scores that are asked for in this process are of few pictures, of few steps each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adreg.service.scores.scoring.score_spec", warm.few_pictures)
+        yield

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from tests.cli import Cli
+from tests.cli import CliHere
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("few_pictures")]
 
 
 @pytest.mark.parametrize("layout", ["sd2", "sdxl"])
@@ -19,7 +19,7 @@ def test_add_train_generate_score_merge(layout: str, tmp_path: Path) -> None:
     getattr(tiny, f"{layout}_folder")(tmp_path / "model")
     tiny.scorer_folder(tmp_path / "clip")
     tiny.photos(tmp_path / "dog1", side=100)
-    cli = Cli(tmp_path / "home", tmp_path)
+    cli = CliHere(tmp_path / "home", tmp_path)
     added = cli.json("base", "add", "model", "--name", "own")
     assert added["prediction_type"] == ("v_prediction" if layout == "sd2" else "epsilon")
     assert ("text_encoder_2" in added["components"]) == (layout == "sdxl")

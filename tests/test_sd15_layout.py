@@ -12,12 +12,12 @@ from huggingface_hub import snapshot_download
 
 from adreg.domain import Json
 from adreg.formats.probe import probe
-from tests.cli import Cli
+from tests.cli import Cli, CliHere
 from tests.hub_server import HubServer
 from tests.tiny import SD15_UNET, photos, scorer_folder, sd15_folder
 
-# Each step starts a process that imports torch; a machine busy with training takes its time.
-pytestmark = pytest.mark.timeout(900)
+# A machine busy with training takes its time.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("few_pictures")]
 STEPS = ("--base", "sd15", "--method", "lora", "--steps", "2", "--rank", "2")
 
 
@@ -29,7 +29,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     scorer_folder(folder / "clip")
     photos(folder / "subjects/dog1", seed=1)
     photos(folder / "subjects/cat1", seed=2)
-    return Cli(folder / "home", folder)
+    return CliHere(folder / "home", folder)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def test_the_merge_is_read_back_from_the_hub_by_plain_diffusers(
 ) -> None:
     assert (pair["method"], pair["base"]) == ("loraclr", "sd15")
     with HubServer() as hub:
-        online = cli.with_environment(HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
+        environ = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}
+        online = Cli(cli.home, cli.cwd, environ)
         assert online.json("publish", "pair", "--repo", "me/pair")["changed"] is True
         folder = snapshot_download(
             "me/pair", endpoint=hub.url, token=hub.token, local_dir=tmp_path / "back"

@@ -4,6 +4,7 @@ A child that is started anew loads torch and diffusers first, six seconds of a c
 what the jobs of these tests take. A watcher or a daemon spares its own jobs that by a fork server;
 the processes of one test run share one. They and their children are processes as ever, to be
 found, stopped and killed; what starts a child anew is left to the tests of `Cli` and of daemons.
+Their scores are of few pictures (`few_pictures`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ import sys
 from multiprocessing import forkserver
 from typing import Any
 
+from adreg.score import spec
 from adreg.service.running import forking
 
 _server: Any = forkserver._forkserver  # type: ignore[attr-defined]
 _ADDRESS, _AUTHKEY, _ALIVE = (f"_forkserver_{name}" for name in ("address", "authkey", "alive_fd"))
 _PROGRAM = "from tests.warm import main; main()"
+
+
+def few_pictures(family: str) -> spec.ScoreSpec:
+    """Instead of `score_spec`, where it does not matter what the scores are."""
+    return spec.ScoreSpec(prompts=2, concept_prompts=2, steps=2, guidance=1.0, samples=2)
 
 
 def command() -> tuple[list[str], tuple[int, ...]]:
@@ -41,6 +48,7 @@ def main() -> None:
     setattr(_server, _ALIVE, int(alive))
     _server.ensure_running = lambda: None
     forking.expect_many()
+    spec.score_spec = few_pictures
     sys.argv = ["adreg", *sys.argv[4:]]
     from adreg.cli import main as adreg
 
