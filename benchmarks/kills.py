@@ -93,7 +93,7 @@ class Storm:
             if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
                 told = time.monotonic()
                 self.say(f"{counts['done']} of {total} done, {len(goals)} kills to come")
-            time.sleep(0.02)
+            time.sleep(0.05)
         assert not goals, "the jobs were done before all kills"
 
     def counts(self) -> dict[str, int]:

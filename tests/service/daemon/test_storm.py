@@ -19,7 +19,7 @@ pytestmark = [
 def test_kills_at_random_lose_no_job_and_do_none_twice(
     tmp_path: Path, tiny_models: tuple[Path, Path]
 ) -> None:
-    found = measure(tmp_path, tiny_models[0], count=60, kills=12, seed=9)
+    found = measure(tmp_path, tiny_models[0], count=60, kills=12, seed=10)
     assert found["done"] == found["adapters"] == 60
     assert sum(found["kills"].values()) == 12
     assert len(found["kills"]) == 3
