@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adreg.registry.bases import base_reference
@@ -51,6 +56,58 @@ def copy_of(ws: Workspace, folder: Path) -> Workspace:
     return Workspace.open(
         Settings(home=folder / "home", base=ws.settings.base, device=ws.settings.device)
     )
+
+
+def killed_at_every_step(
+    homes: Callable[[Path], Workspace], work: Callable[[Workspace], object], folder: Path
+) -> Iterator[tuple[Workspace, bool]]:
+    """Homes as `work` leaves them that gets SIGKILL at its first file operation, at its second...
+
+    Each is made anew by `homes`. Yields it, and whether `work` got through: the last one does.
+    """
+    for number in itertools.count():
+        ws = homes(folder / str(number))
+        child = os.fork()
+        if child == 0:
+            _work_and_end(ws, work, number)
+        status = os.waitpid(child, 0)[1]
+        through = not os.WIFSIGNALED(status)
+        assert not through or status == 0, "it failed by itself"
+        yield ws, through
+        shutil.rmtree(ws.settings.home)
+        if through:
+            return
+
+
+def _work_and_end(ws: Workspace, work: Callable[[Workspace], object], kill_at: int) -> None:
+    """For a forked process: SQLite's connection is the parent's, so it opens its own."""
+    code = 1
+    try:
+        sys.addaudithook(_kill_at(kill_at))
+        work(Workspace.open(ws.settings))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _kill_at(number: int) -> Callable[[str, object], None]:
+    """Of operations of a kind in a row, as where a folder's files are deleted, only the first
+    three are told apart."""
+    kinds = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "tempfile.mkdtemp")
+    steps, last, in_a_row = 0, "", 0
+
+    def look(event: str, arguments: object) -> None:
+        nonlocal steps, last, in_a_row
+        if event not in kinds:
+            return
+        last, in_a_row = event, in_a_row + 1 if event == last else 1
+        if in_a_row > 3:
+            return
+        if steps == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps += 1
+
+    return look
 
 
 def dangling(ws: Workspace) -> list[str]:

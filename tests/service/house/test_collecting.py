@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.training.samples import samples_of
 from adreg.service.workspace import Workspace
 from adreg.store.guard import INCOMING
-from tests.service.household import copy_of, dangling
+from tests.service.household import copy_of, dangling, killed_at_every_step
 from tests.service.processes import Home
 from tests.tiny import photos
 
@@ -247,46 +246,25 @@ def test_collecting_while_jobs_run_loses_nothing(home: Home, tmp_path: Path) -> 
     assert dangling(ws) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="kills itself at an audit event")
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
 def test_killed_at_every_step_no_row_points_at_nothing(
     furnished: Workspace, tmp_path: Path
 ) -> None:
-    kills = 0
-    while True:
-        ws = copy_of(furnished, tmp_path / str(kills))
+    def littered(folder: Path) -> Workspace:
+        ws = copy_of(furnished, folder)
         remove(ws, ["rex", "rex2", "duo"], purge=False)
         old_file(ws.registry.store.adapter_path(STRAY))
         with immediate(ws.registry.db):
             ws.registry.db.conn.execute("update subjects set created=?", [OLD])
             ws.registry.db.conn.execute("update jobs set updated=?", [OLD])
-        child = os.fork()
-        if child == 0:
-            _collect_and_end(ws, kills)
-        status = os.waitpid(child, 0)[1]
+        return ws
+
+    kills = 0
+    for ws, through in killed_at_every_step(littered, collect, tmp_path):
         assert dangling(ws) == []
-        if not os.WIFSIGNALED(status):
-            assert status == 0
-            break
-        kills += 1
-        collect(ws)
+        kills += not through
+        if not through:
+            collect(ws)
         assert foresee(ws) == []
         assert dangling(ws) == []
     assert kills > 8
-
-
-def _collect_and_end(ws: Workspace, kill_at: int) -> None:
-    seen, code = 0, 1
-
-    def look(event: str, arguments: object) -> None:
-        nonlocal seen
-        if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
-            if seen == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-
-    try:
-        sys.addaudithook(look)
-        collect(Workspace.open(ws.settings))
-        code = 0
-    finally:
-        os._exit(code)

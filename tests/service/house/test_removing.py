@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from adreg.service.training.samples import samples_of
 from adreg.service.watch.watching import watch
 from adreg.service.workspace import Workspace
 from adreg.store.guard import publishing
-from tests.service.household import copy_of, dangling
+from tests.service.household import copy_of, dangling, killed_at_every_step
 from tests.service.processes import until
 from tests.tiny import photos
 
@@ -231,51 +230,23 @@ def test_who_publishes_is_waited_for(ws: Workspace) -> None:
     assert not rex.path.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
 def test_killed_at_every_step_no_row_points_at_nothing(
     furnished: Workspace, tmp_path: Path
 ) -> None:
-    """kill -9 at the first file operation, at the second, ... until it gets through."""
-    kills = 0
-    while True:
-        ws = copy_of(furnished, tmp_path / str(kills))
-        child = os.fork()
-        if child == 0:
-            _kill_at_file_operation(kills)
-            _remove_and_end(ws, "rex", "rex2", "duo")
-        status = os.waitpid(child, 0)[1]
+    wanted, kills = ["rex", "rex2", "duo"], 0
+    for ws, through in killed_at_every_step(
+        lambda folder: copy_of(furnished, folder),
+        lambda ws: remove(ws, wanted, purge=True),
+        tmp_path,
+    ):
         assert dangling(ws) == []
-        gone = [n for n in ("rex", "rex2", "duo") if names.digest_of(ws.registry.db, n, "adapter")
-                is None and names.digest_of(ws.registry.db, n, "checkpoint") is None]  # fmt: skip
-        assert gone in ([], ["rex", "rex2", "duo"]), "all of it or nothing"
-        if not os.WIFSIGNALED(status):
-            assert (status, len(gone)) == (0, 3)
-            break
-        kills += 1
-    assert kills > 8
-
-
-def _remove_and_end(ws: Workspace, *refs: str) -> None:
-    """For a forked process: SQLite's connection is the parent's, so it opens its own."""
-    code = 1
-    try:
-        remove(Workspace.open(ws.settings), list(refs), purge=True)
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def _kill_at_file_operation(number: int) -> None:
-    seen = 0
-
-    def look(event: str, arguments: object) -> None:
-        nonlocal seen
-        if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "tempfile.mkdtemp"):
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-
-    sys.addaudithook(look)
+        db = ws.registry.db
+        gone = [name for name in wanted if names.digest_of(db, name, "adapter") is None
+                and names.digest_of(db, name, "checkpoint") is None]  # fmt: skip
+        assert gone in ([], wanted), "all of it or nothing"
+        kills += not through
+    assert (gone, kills > 8) == (wanted, True)
 
 
 def _waits_for_a_lock(pid: int) -> bool:
