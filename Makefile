@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/adreg demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
