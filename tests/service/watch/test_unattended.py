@@ -22,7 +22,7 @@ from tests.hub_server import HubServer
 from tests.service.processes import Home, until
 from tests.tiny import photos
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("few_pictures")]
 
 RULES = """
 base = "{base}"
