@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from adreg.bases.load import load_pipeline
 from adreg.errors import ArtifactError
-from tests import tiny
+from tests import tiny, warm
 from tests.cli import Cli, CliHere
 from tests.formats.samples import diffusers_tensors, saved
 from tests.hub_server import HubServer
@@ -283,7 +283,7 @@ def watched(cli: Cli, *arguments: str | Path) -> tuple[int, Watched]:
     seen = Watched()
     with (cli.cwd / f"said-{number}").open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "adreg.cli", *map(str, arguments)],
+            [*warm.SHORT, *map(str, arguments)],
             cwd=cli.cwd, env=cli._environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
     program = psutil.Process(process.pid)

@@ -20,11 +20,13 @@ from adreg.service.running import forking
 _server: Any = forkserver._forkserver  # type: ignore[attr-defined]
 _ADDRESS, _AUTHKEY, _ALIVE = (f"_forkserver_{name}" for name in ("address", "authkey", "alive_fd"))
 _PROGRAM = "from tests.warm import main; main()"
+# `adreg` with children of its own, but for what its scores look at.
+SHORT = (sys.executable, "-c", "from tests.warm import short; short()")
 
 
 def few_pictures(family: str) -> spec.ScoreSpec:
     """Instead of `score_spec`, where it does not matter what the scores are."""
-    return spec.ScoreSpec(prompts=2, concept_prompts=2, steps=2, guidance=1.0, samples=2)
+    return spec.ScoreSpec(prompts=4, concept_prompts=2, steps=2, guidance=1.0, samples=2)
 
 
 def command() -> tuple[list[str], tuple[int, ...]]:
@@ -48,8 +50,14 @@ def main() -> None:
     setattr(_server, _ALIVE, int(alive))
     _server.ensure_running = lambda: None
     forking.expect_many()
+    del sys.argv[1:4]
+    short()
+
+
+def short() -> None:
+    """In a process of its own: becomes `adreg`, with scores of few pictures."""
     spec.score_spec = few_pictures
-    sys.argv = ["adreg", *sys.argv[4:]]
+    sys.argv[0] = "adreg"
     from adreg.cli import main as adreg
 
     adreg()
