@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from typing import NoReturn
@@ -74,6 +75,8 @@ app.add_typer(pocket_app, name="pocket")
 
 def main() -> None:
     """The `adreg` program."""
+    # Hub and Xet clients report each transfer unless told not to; who wants that says so.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         app()
     except AdregError as error:

@@ -86,6 +86,20 @@ def rex(one: Cli, file: Path) -> Json:
     return added
 
 
+@pytest.mark.parametrize("reported", [False, True])
+def test_nobody_is_told_of_a_transfer_unless_asked_to(
+    one: Cli, hub: HubServer, file: Path, reported: bool
+) -> None:
+    """The client of Xet does by itself."""
+    hub.xet = True
+    asked = {"HF_HUB_DISABLE_TELEMETRY": "0"} if reported else {}
+    publisher = one.with_environment(**asked)
+    publisher.ok("add", file)
+    publisher.ok("publish", "rex", "--repo", "me/rex")
+    assert hub.count("xorb") > 0
+    assert any("telemetry" in path for _, path in hub.requests) == reported
+
+
 def test_what_one_publishes_another_pulls(one: Cli, other: Cli, hub: HubServer, rex: Json) -> None:
     commit = hub.repos["me/rex"].head.oid
     plan = other.json("pull", "hf://me/rex", "--dry-run")
