@@ -68,9 +68,13 @@ class _Run:
             with suppress(sqlite3.OperationalError):
                 conclude(self.ws, self.child, self._why, endures=self.endures)
             return True
-        if self._due():
-            self._keep_lease()
+        self.beat()
         return False
+
+    def beat(self) -> None:
+        """Keeps the lease where that is due."""
+        if self._lost is None and self._due():
+            self._keep_lease()
 
     def end_if_it_hangs(self) -> None:
         if guard.hangs(self.child, self._pulse, self.ws.settings):
@@ -194,6 +198,10 @@ class Crew:
             raise
         self._free.remove(place)
         self._runs.append(_Run(ws, child, place, self._endures))
+        # The server that children are forked from loads torch first, for longer than a lease on a
+        # busy machine: nobody, this loop included, is to take those jobs for a dead worker's.
+        for run in self._runs:
+            run.beat()
         return job
 
     def _places_for(self, kind: str) -> list[str | None]:

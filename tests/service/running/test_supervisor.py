@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,9 +19,10 @@ from adreg.domain import Job
 from adreg.errors import ArtifactError, ConflictError, ExternalError
 from adreg.registry import adapters, jobs
 from adreg.service.rules.records import Root
-from adreg.service.running.child import Child, OwnChild, log_file
+from adreg.service.running import supervisor
+from adreg.service.running.child import Child, OwnChild, log_file, start_child
 from adreg.service.running.stopping import stoppable
-from adreg.service.running.supervisor import run_next, run_now
+from adreg.service.running.supervisor import Crew, run_next, run_now
 from adreg.service.training.runs import TrainingWish, request_training
 from adreg.service.watch.watching import watch
 from adreg.service.workspace import Workspace
@@ -225,6 +228,25 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     assert stale.wait() == 0  # it finds its job done
     assert home.jobs() == [job]
     assert len(home.adapters()) == 1
+
+
+def test_a_child_that_is_longer_in_starting_than_a_lease_costs_no_job_its_worker(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first is, on a busy machine: the server it is forked from loads torch."""
+    ws = home.open()
+    ws = replace(ws, settings=replace(ws.settings, lease_seconds=2.0))
+    known = [_request(ws, photos(tmp_path / name, 1, 32, n)).id for n, name in enumerate("abc")]
+
+    def slowly(*args: Any, **options: Any) -> OwnChild:
+        child = start_child(*args, **options)
+        time.sleep(2.5)
+        return child
+
+    monkeypatch.setattr(supervisor, "start_child", slowly)
+    with Crew(ws, devices=("cpu:0", "cpu:1", "cpu:2")) as crew:
+        claimed = [crew.start() for _ in known]
+        assert [job and (job.id, job.attempt) for job in claimed] == [(one, 1) for one in known]
 
 
 def test_a_job_that_a_watcher_claims_first_is_followed(home: Home, rex: Path) -> None:
