@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +218,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     home.environ["ADREG_LEASE_SECONDS"] = "2"
     stale = home.start("train", rex, "--class", "dog", *MANY)
     home.until_saved(2)
-    stale.send_signal(signal.SIGSTOP)
+    _stop_between_writes(home, stale)
     (orphan,) = home.children()
     (tmp_path / "empty").mkdir()
     until(lambda: home.jobs()[0].lease_until < time.time(), "the end of the lease")
@@ -228,6 +230,18 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     assert stale.wait() == 0  # it finds its job done
     assert home.jobs() == [job]
     assert len(home.adapters()) == 1
+
+
+def _stop_between_writes(home: Home, process: subprocess.Popen[str]) -> None:
+    """A process that is stopped while it writes keeps the database from all others."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(home.settings.database, timeout=1.0)) as db:
+            try:
+                db.execute("begin immediate")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
 
 
 def test_a_child_that_is_longer_in_starting_than_a_lease_costs_no_job_its_worker(
@@ -305,10 +319,14 @@ def test_a_name_is_taken_once_however_many_ask_for_it(home: Home, tmp_path: Path
 
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGHUP])
 def test_what_asks_a_process_to_end_is_an_interrupt(asking: signal.Signals) -> None:
-    before = signal.getsignal(asking)
-    with pytest.raises(KeyboardInterrupt), stoppable():
-        signal.raise_signal(asking)
-    assert signal.getsignal(asking) == before
+    # A test run that was started by nohup ignores SIGHUP.
+    before = signal.signal(asking, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), stoppable():
+            signal.raise_signal(asking)
+        assert signal.getsignal(asking) == signal.SIG_DFL
+    finally:
+        signal.signal(asking, before)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
