@@ -27,15 +27,14 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def test_what_the_hinge_did_is_printed(cli: Cli) -> None:
-    started = Cli(cli.home, cli.cwd, cli.environ)
-    wide = started.ok(*PAIR, "--set", "margin=5", "--verbose", "--name", "wide").out
+    wide = cli.ok(*PAIR, "--set", "margin=5", "--verbose", "--name", "wide").out
     layers = wide.count(".attn")
     assert layers > 10
     assert f"hinge: acts in {layers} of {layers} layers" in wide
-    none = started.ok(*PAIR, "--set", "margin=1e-6", "--verbose", "--name", "none").out
+    none = cli.ok(*PAIR, "--set", "margin=1e-6", "--verbose", "--name", "none").out
     assert "hinge: acts in 0 of" in none
     assert ".attn" not in none
-    off = started.ok(*PAIR, "--set", "margin=0", "--verbose", "--name", "off").out
+    off = cli.ok(*PAIR, "--set", "margin=0", "--verbose", "--name", "off").out
     assert "hinge: none" in off
 
 

@@ -1,4 +1,8 @@
-"""The whole road on the pocket base, every step a process: photos to a published checkpoint."""
+"""The whole road on the pocket base, by the program: photos to a published checkpoint.
+
+What trains first and what speaks to the Hub is a process of its own, as for a user; the other
+commands run in this one, whose jobs are forked from a server that has loaded torch.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ from tests.hub_server import DROP, HubServer
 from tests.json_keys import documented
 from tests.tiny import photos
 
-# Each step starts a process that imports torch; a machine busy with training takes its time.
-pytestmark = pytest.mark.timeout(900)
+# A machine busy with training takes its time.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("few_pictures")]
 SD1 = {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (320, 768)}
 STEPS = ("--steps", "2", "--rank", "2")
 
@@ -30,7 +34,12 @@ STEPS = ("--steps", "2", "--rank", "2")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """One registry for the module: starting a child costs seconds."""
     folder = tmp_path_factory.mktemp("road")
-    return Cli(folder / "home", folder)
+    return CliHere(folder / "home", folder)
+
+
+def apart(cli: Cli, **environ: str) -> Cli:
+    """The same registry, each command a process."""
+    return Cli(cli.home, cli.cwd, environ)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +47,8 @@ def rex(cli: Cli) -> Json:
     """Trained on four photos, beside a file that is none."""
     folder = photos(cli.cwd / "rex1", seed=1)
     (folder / "torn.png").write_bytes((folder / "00.png").read_bytes()[:99])
-    ended = cli.ok("train", folder, "--name", "rex", "--class", "dog", "--method", "lora", *STEPS,
-                   "--json")  # fmt: skip
+    ended = apart(cli).ok("train", folder, "--name", "rex", "--class", "dog", "--method", "lora",
+                          *STEPS, "--json")  # fmt: skip
     assert "torn.png is set aside: " in ended.err
     assert "warning: pocket is a toy base" in ended.err
     assert "train" in ended.err
@@ -72,7 +81,7 @@ def hub() -> Iterator[HubServer]:
 
 
 def on(cli: Cli, hub: HubServer) -> Cli:
-    return cli.with_environment(HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
+    return apart(cli, HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
 
 
 def test_training_gives_a_registered_adapter(cli: Cli, rex: Json, tom: Json) -> None:
@@ -191,11 +200,12 @@ def test_a_setting_of_a_method_is_in_plan_and_recipe(cli: Cli, rex: Json, tom: J
 
 
 def test_publishing_once_and_again(cli: Cli, pair: Json, hub: HubServer, tmp_path: Path) -> None:
-    planned = cli.json("publish", "pair", "--repo", "me/pair", "--dry-run")
+    planned = apart(cli).json("publish", "pair", "--repo", "me/pair", "--dry-run")
     assert set(planned) == documented("publication plan")
     assert planned["visibility"] == "private"
     assert "<rex>" in planned["card"]
-    said = cli.ok("publish", "pair", "--repo", "me/pair", "--format", "lora", "--dry-run").out
+    rehearsed = ("publish", "pair", "--repo", "me/pair", "--format", "lora", "--dry-run")
+    said = apart(cli).ok(*rehearsed).out
     assert "no token to publish me/pair" in said
     assert "load_lora_weights" in said
     online = on(cli, hub)
@@ -259,7 +269,7 @@ def test_a_hub_that_is_not_there_and_one_that_comes_back(cli: Cli, pair: Json) -
 
 
 def test_no_token_is_no_publication(cli: Cli, pair: Json, hub: HubServer) -> None:
-    said = cli.with_environment(HF_ENDPOINT=hub.url).refused(7, "publish", "pair", "--repo", "me/x")
+    said = apart(cli, HF_ENDPOINT=hub.url).refused(7, "publish", "pair", "--repo", "me/x")
     assert "hf auth login" in said
     assert hub.requests == []
 
@@ -319,7 +329,7 @@ def here(cli: Cli, pair: Json) -> Cli:
     (cli.cwd / "empty").mkdir()
     (cli.cwd / "torn").mkdir()
     (cli.cwd / "torn/torn.png").write_bytes(b"no picture")
-    return CliHere(cli.home, cli.cwd)
+    return cli
 
 
 @pytest.mark.parametrize(("code", "arguments", "named"), refusals())

@@ -22,7 +22,7 @@ from tests.json_keys import documented
 from tests.service.processes import Home
 from tests.tiny import photos
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("few_pictures")]
 
 
 @pytest.fixture
