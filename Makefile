@@ -9,9 +9,8 @@ export OMP_WAIT_POLICY := PASSIVE
 demo: $(INSTALLED)
 	$(VENV)/bin/adreg demo
 
-# Many tests wait for processes of their own: three workers keep two cores busy.
 test: lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

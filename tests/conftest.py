@@ -16,9 +16,14 @@ for _name in [name for name in os.environ if name.startswith("ADREG_")]:
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from tests import warm  # noqa: E402
+
+# Examples have no time limit: a disk that waits for others is no error.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

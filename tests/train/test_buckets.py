@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adreg.errors import UsageError
@@ -17,7 +17,6 @@ GRIDS = st.builds(
 SIDES = st.integers(1, 5000)
 
 
-@settings(deadline=None)
 @given(GRIDS)
 def test_the_laws_of_buckets(grid: Grid) -> None:
     """Multiples of the step, at most the square's area, and one step longer would be more."""
@@ -32,7 +31,6 @@ def test_the_laws_of_buckets(grid: Grid) -> None:
         assert long <= 2 * grid.side
 
 
-@settings(deadline=None)
 @given(GRIDS, SIDES, SIDES, st.integers(2, 9))
 def test_an_image_goes_where_its_shape_is_nearest(
     grid: Grid, width: int, height: int, scale: int

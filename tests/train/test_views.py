@@ -16,7 +16,7 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, SMALL)
 def test_the_first_view_is_the_middle_bit_for_bit(
     image: tuple[int, int], size: tuple[int, int]
@@ -32,7 +32,7 @@ def test_the_first_view_is_the_middle_bit_for_bit(
     assert found.tobytes() == expected.tobytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, SMALL, st.integers(1, 5), st.booleans())
 def test_every_view_lies_in_the_image_and_has_the_shape(
     image: tuple[int, int], size: tuple[int, int], crops: int, flip: bool
