@@ -54,39 +54,29 @@ def merged_into(db: Database, digest: str) -> list[str]:
 
 def live_users(db: Database, digest: str) -> list[int]:
     """Ids of queued and running jobs that were asked about the artefact."""
-    rows = db.conn.execute(
-        "select id from jobs where state in ('queued', 'running') and instr(request, ?)"
-        " order by id",
-        [digest],
-    )
-    return [row["id"] for row in rows]
+    return _job_ids(db, "state in ('queued', 'running') and instr(request, ?)", digest)
 
 
 def live_on_line(db: Database, base_digest: str, line: str) -> list[int]:
     """Ids of queued and running jobs that will go on with a line."""
-    rows = db.conn.execute(
-        "select id from jobs where state in ('queued', 'running') and lock=? order by id",
-        [f"line {base_digest} {line}"],
-    )
-    return [row["id"] for row in rows]
+    lock = f"line {base_digest} {line}"
+    return _job_ids(db, "state in ('queued', 'running') and lock=?", lock)
 
 
 def train_jobs(db: Database, digest: str) -> list[int]:
     """Ids of the train jobs that ended with the adapter."""
-    rows = db.conn.execute(
-        "select id from jobs where kind='train' and json_extract(result, '$.digest')=? order by id",
-        [digest],
-    )
-    return [row["id"] for row in rows]
+    return _job_ids(db, "kind='train' and json_extract(result, '$.digest')=?", digest)
 
 
 def subject_users(db: Database, digest: str) -> list[int]:
     """Ids of the train jobs that have a subject's photos, those of removed adapters left out."""
-    rows = db.conn.execute(
-        "select id from jobs where kind='train' and instr(request, :digest)"
-        " and coalesce(json_extract(error, '$.type'), '')<>:removed order by id",
-        {"digest": digest, "removed": REMOVED},
-    )
+    known = "kind='train' and instr(request, ?) and coalesce(json_extract(error, '$.type'), '')<>?"
+    return _job_ids(db, known, digest, REMOVED)
+
+
+def _job_ids(db: Database, known: str, *values: str) -> list[int]:
+    """Ids of the jobs of which `known`, a condition in SQL, holds."""
+    rows = db.conn.execute(f"select id from jobs where {known} order by id", values)
     return [row["id"] for row in rows]
 
 
